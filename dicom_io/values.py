@@ -1,0 +1,80 @@
+"""What the DICOM side hands from one function to the next."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import NewType
+
+from pydicom.sr.coding import Code
+
+StudyUID = NewType("StudyUID", str)
+SeriesUID = NewType("SeriesUID", str)
+SOPInstanceUID = NewType("SOPInstanceUID", str)
+SOPClassUID = NewType("SOPClassUID", str)
+TransferSyntaxUID = NewType("TransferSyntaxUID", str)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peer:
+    """An application entity that can be called."""
+
+    ae_title: str
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Algorithm:
+    """What produced a result, as TID 4019 "Algorithm Identification" names it (PS3.16)."""
+
+    name: str
+    version: str
+    manufacturer: str
+    parameters: tuple[str, ...]
+    """Each a line such as ``weights sha256 3f…`` or ``threshold COVID-19 0.41``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassFinding:
+    """One class of the classifier on one image."""
+
+    concept: Code
+    probability: float
+    """0 to 1."""
+    present: bool
+    """Whether the probability reached the operating threshold of its class."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageFindings:
+    """All classes on one image. The image is the file as received, so that identity is copied from it and nowhere else."""
+
+    path: Path
+    findings: tuple[ClassFinding, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectReference:
+    """Names one stored composite object of the same study."""
+
+    sop_class_uid: SOPClassUID
+    sop_instance_uid: SOPInstanceUID
+    series_uid: SeriesUID
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyFindings:
+    """Everything a report on one study says. Two equal values give byte-identical objects."""
+
+    images: tuple[ImageFindings, ...]
+    algorithm: Algorithm
+    assessment: Code
+    """The triage level as a coded concept (CID 7035 "Actionable Finding Classification", or Normal)."""
+    impression: str
+    """One sentence for a reader."""
+    analysed_at: datetime
+    """Time zone aware; becomes the content date and time."""
+    result_key: str
+    """Names the result (analysed instances, model, version); the UIDs of every object made from it are derived from this."""
+    predecessor: ObjectReference | None = None
+    """The report that this one supersedes, of the same kind."""
