@@ -1,0 +1,121 @@
+"""A model held ready: images in, predictions out."""
+
+from collections.abc import Sequence
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from cxr_models.checkpoint import load_network
+from cxr_models.errors import DeviceBusy, InvalidData, NonFiniteOutput, UnknownDevice
+from cxr_models.prepare import prepare
+from cxr_models.values import Card, Prediction
+from cxr_models.zoo import find_model
+
+
+def choose_device(device: str) -> torch.device:
+    """Return the device of this name; auto is the GPU where there is one, else the CPU.
+
+    Raises
+    ------
+    UnknownDevice
+        The name means nothing, or this machine has no such device.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise UnknownDevice(f"There is no device {device!r}; take auto, cpu, cuda or cuda:N.") from error
+    if chosen.type not in {"cpu", "cuda"}:
+        raise UnknownDevice(f"The device {device!r} is not served; take auto, cpu, cuda or cuda:N.")
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise UnknownDevice(f"This machine has no device {device!r}; take auto or cpu, or look at nvidia-smi.")
+    return chosen
+
+
+class Predictor:
+    """One loaded model on one device.
+
+    `prepare` may be called from any thread; `predict` from one at a time.
+    """
+
+    def __init__(self, network: nn.Module, card: Card, *, device: torch.device, batch_size: int = 32) -> None:
+        if batch_size < 1:
+            raise ValueError(f"A batch holds at least one image, not {batch_size}.")
+        self.card = card
+        self.device = device
+        self.batch_size = batch_size
+        self._network = network.eval().to(device)
+
+    @classmethod
+    def load(cls, name_or_folder: str, *, device: str = "auto", batch_size: int = 32) -> Self:
+        """Load a shipped model by name or any model by its folder.
+
+        Raises
+        ------
+        UnknownModel, InvalidModel, UnknownDevice
+        """
+        chosen = choose_device(device)
+        network, card = load_network(find_model(name_or_folder), chosen)
+        return cls(network, card, device=chosen, batch_size=batch_size)
+
+    def prepare(self, image: NDArray[np.float32]) -> torch.Tensor:
+        """Turn an image of shape (rows, columns), 0..1, into this model's input; see `cxr_models.prepare`."""
+        return prepare(image, self.card.preparation)
+
+    def predict(self, batch: Sequence[torch.Tensor]) -> list[Prediction]:
+        """Classify prepared images, `batch_size` in each forward pass.
+
+        What else is in the batch moves a probability by less than 1e-5.
+
+        Parameters
+        ----------
+        batch
+            What `prepare` returned, any number of them.
+
+        Returns
+        -------
+        list[Prediction]
+            One for each image, in their order.
+
+        Raises
+        ------
+        InvalidData
+            A tensor does not have this model's shape (1, side, side).
+        NonFiniteOutput
+            The network answered with something that is not a number.
+        DeviceBusy
+            The device has no memory left.
+        """
+        expected = (1, self.card.input_side, self.card.input_side)
+        for prepared in batch:
+            if prepared.shape != expected:
+                raise InvalidData(f"{self.card.name} takes tensors of shape {expected}, not {tuple(prepared.shape)}.")
+        return [
+            Prediction.read(dict(zip(self.card.labels, row, strict=True)), thresholds=self.card.thresholds)
+            for first in range(0, len(batch), self.batch_size)
+            for row in self._probabilities(torch.stack(list(batch[first : first + self.batch_size]))).tolist()
+        ]
+
+    def warm_up(self) -> None:
+        """Run the network once on nothing, so that no patient waits for kernels and memory to be set up."""
+        side = self.card.input_side
+        self._probabilities(torch.zeros(1, 1, side, side))
+        if self.device.type == "cuda":
+            self._probabilities(torch.zeros(self.batch_size, 1, side, side))
+
+    @torch.inference_mode()
+    def _probabilities(self, images: torch.Tensor) -> torch.Tensor:
+        # cuDNN may take TF32 or another algorithm for another batch size: an answer would depend on its neighbours.
+        exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+        try:
+            with exact:
+                logits = self._network(images.to(self.device, non_blocking=True)).float()
+        except torch.OutOfMemoryError as error:
+            raise DeviceBusy(f"The device {self.device} has no memory left for {len(images)} images.") from error
+        if not torch.isfinite(logits).all():
+            raise NonFiniteOutput(f"{self.card.name} {self.card.version} answered with something that is not a number.")
+        return torch.softmax(logits / self.card.temperature, dim=1).cpu()
