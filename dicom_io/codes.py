@@ -1,0 +1,73 @@
+"""Coded concepts that our objects carry.
+
+Every code is from a scheme that readers and validators know; a private ``99…`` scheme makes dciodvfy warn.
+Concepts of PS3.16 that pydicom already names (``pydicom.sr.codedict.codes.DCM``) are used from there.
+"""
+
+from enum import Enum
+
+from pydicom.sr.coding import Code
+
+
+class Condition(Enum):
+    """What a class of the classifier stands for."""
+
+    COVID_19 = Code("840544004", "SCT", "Suspected COVID-19")
+    """A situation, not the disorder 840539006: a radiograph raises the suspicion, a laboratory confirms the disease."""
+    PNEUMONIA = Code("233604007", "SCT", "Pneumonia")
+    """Pneumonia of whatever cause."""
+    NORMAL = Code("408573005", "SCT", "Imaging result normal")
+    """No sign of either (CID 3209)."""
+
+
+class Presence(Enum):
+    """Whether a condition was found (CID 241). A negative result is written, since a missing item says nothing."""
+
+    PRESENT = Code("52101004", "SCT", "Present")
+    """The probability reached the operating threshold of its class."""
+    ABSENT = Code("272519000", "SCT", "Absent")
+    """It did not."""
+
+
+class Assessment(Enum):
+    """How soon somebody should look: CID 7035 "Actionable Finding Classification", and normal (CID 222)."""
+
+    ACTIONABLE_WITHIN_MINUTES = Code("RID49480", "RADLEX", "ACR Category 1 Actionable Finding")
+    """Our triage level *urgent*."""
+    ACTIONABLE_WITHIN_HOURS = Code("RID49481", "RADLEX", "ACR Category 2 Actionable Finding")
+    """Our triage level *high*."""
+    ACTIONABLE_WITHIN_DAYS = Code("RID49482", "RADLEX", "ACR Category 3 Actionable Finding")
+    """Something was flagged that can wait for the usual order of reading."""
+    NORMAL = Code("17621005", "SCT", "Normal")
+    """Nothing was flagged. It is no rule-out, and lowers no priority that the study already has."""
+
+
+class Anatomy(Enum):
+    """Where the image and the finding are."""
+
+    CHEST = Code("816094009", "SCT", "Chest")
+    """Target region of the images (CID 4031)."""
+    LUNG = Code("39607008", "SCT", "Lung")
+    """Site of every finding: the classifier sees the whole image and does not say which lung."""
+
+
+class View(Enum):
+    """Projection of a frontal chest radiograph (CID 4010), by the defined terms of View Position (0018,5101)."""
+
+    PA = Code("272479007", "SCT", "postero-anterior")
+    """The X-rays enter at the back: standing patients."""
+    AP = Code("399348003", "SCT", "antero-posterior")
+    """The X-rays enter at the front: bedside images, whose heart looks larger."""
+
+
+class Document(Enum):
+    """Concepts of the document itself."""
+
+    IMAGING_PROCEDURE = Code("363679005", "SCT", "Imaging procedure")
+    """Procedure reported. Chest radiography has no code in CID 100, and PixelMed's validator takes no other."""
+    QUALITATIVE_EVALUATIONS = Code("C0034375", "UMLS", "Qualitative Evaluations")
+    """Container for what is said of the study as a whole (TID 1500 row 12)."""
+    ENGLISH = Code("en-US", "RFC5646", "English (United States)")
+    """Language of every text in our documents."""
+    PIXELS = Code("{pixels}", "UCUM", "Pixels")
+    """Unit of rows and columns (TID 1602)."""
