@@ -12,7 +12,6 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, Final
 
-import pydicom
 from pydicom import config
 from pydicom.charset import convert_encodings, decode_bytes
 from pydicom.datadict import dictionary_VR, tag_for_keyword
@@ -21,6 +20,8 @@ from pydicom.dataset import Dataset
 from pydicom.valuerep import PN_DELIMS, TEXT_VR_DELIMS
 
 from dicom_io.errors import InvalidReport
+from dicom_io.header import read_header
+from dicom_io.quiet import quietly
 from dicom_io.values import ObjectReference, SeriesUID, SOPClassUID, SOPInstanceUID, StudyUID
 
 _REQUIRED: Final = (
@@ -44,18 +45,7 @@ _ORDER: Final = (
     "RequestedProcedureDescription",
 )
 """Type 2 of an item of the Referenced Request Sequence (PS3.3 C.17.2)."""
-_GEOMETRY: Final = ("Rows", "Columns", "Modality", "ViewPosition", "PatientOrientation", "ImagerPixelSpacing", "PixelSpacing")
 _UIDS: Final = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
-_TAGS: Final[list[str]] = [
-    "SpecificCharacterSet",
-    "TimezoneOffsetFromUTC",
-    "RequestAttributesSequence",
-    *_UIDS,
-    *_REQUIRED,
-    *_OPTIONAL,
-    *_ORDER,
-    *_GEOMETRY,
-]
 _DESCRIPTIONS: Final = {"StudyDescription": 64, "RequestedProcedureDescription": 64, "CodeMeaning": 64}
 """Free text that identifies nobody: cut to the length its VR allows."""
 _TIME: Final = re.compile(r"([01]\d|2[0-3])([0-5]\d(([0-5]\d|60)(\.\d{1,6})?)?)?")
@@ -81,6 +71,10 @@ class SourceImage:
     """Patient Orientation (0020,0020): two values or none."""
     spacing_mm: tuple[float, ...]
     """Row spacing, then column spacing, at the detector; or none."""
+    annotated: bool
+    """Whether the pixels name the patient (Burned In Annotation)."""
+    lossy: bool
+    """Whether the pixels were ever compressed with loss."""
 
 
 def read_source_image(path: Path) -> SourceImage:
@@ -92,20 +86,21 @@ def read_source_image(path: Path) -> SourceImage:
         The file cannot be read, or lacks a UID without which nothing can refer to it.
     """
     try:
-        ds = pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=_TAGS)
-        header = _Header(ds)
-        uids = {keyword: header.text(keyword) for keyword in _UIDS}
-        requests = _requests(header)
-        geometry = [header.text(keyword) for keyword in _GEOMETRY]
-        identity = {keyword: header.text(keyword) for keyword in _REQUIRED}
-        identity |= {keyword: value for keyword in _OPTIONAL if (value := header.text(keyword))}
-        offset = _offset(header.text("TimezoneOffsetFromUTC"))
+        with quietly:
+            return _source_image(_Header(read_header(path)))
+    except InvalidReport:
+        raise
     except Exception as error:  # pydicom raises whatever a stranger's bytes provoke
         raise InvalidReport(f"The header of a source image cannot be read ({type(error).__name__}).") from error
+
+
+def _source_image(header: "_Header") -> SourceImage:
+    uids = {keyword: header.text(keyword) for keyword in _UIDS}
     for keyword, uid in uids.items():
         if not re.fullmatch(r"[0-9.]{1,64}", uid):
             raise InvalidReport(f"A source image has no usable {keyword}.")
-    rows, columns, modality, view_position, orientation, imager_spacing, pixel_spacing = geometry
+    rows, columns = header.text("Rows"), header.text("Columns")
+    identity = {keyword: header.text(keyword) for keyword in _REQUIRED}
     return SourceImage(
         reference=ObjectReference(
             sop_class_uid=SOPClassUID(uids["SOPClassUID"]),
@@ -113,15 +108,20 @@ def read_source_image(path: Path) -> SourceImage:
             series_uid=SeriesUID(uids["SeriesInstanceUID"]),
         ),
         study_uid=StudyUID(uids["StudyInstanceUID"]),
-        identity=identity,
-        requests=requests,
-        timezone=offset,
-        modality=modality,
-        view_position=view_position,
+        identity=identity | {keyword: value for keyword in _OPTIONAL if (value := header.text(keyword))},
+        requests=_requests(header),
+        timezone=_offset(header.text("TimezoneOffsetFromUTC")),
+        modality=header.text("Modality"),
+        view_position=header.text("ViewPosition"),
         rows=int(rows) if rows.isdecimal() else 0,
         columns=int(columns) if columns.isdecimal() else 0,
-        orientation=_pair(orientation, re.compile(r"[APRLHF]{1,3}")),
-        spacing_mm=tuple(float(value) for value in _pair(imager_spacing or pixel_spacing, re.compile(r"\d*\.?\d+"))),
+        orientation=_pair(header.text("PatientOrientation"), re.compile(r"[APRLHF]{1,3}")),
+        spacing_mm=tuple(
+            float(value)
+            for value in _pair(header.text("ImagerPixelSpacing") or header.text("PixelSpacing"), re.compile(r"\d*\.?\d+"))
+        ),
+        annotated=header.text("BurnedInAnnotation") == "YES",
+        lossy=header.text("LossyImageCompression") == "01",
     )
 
 

@@ -7,6 +7,8 @@ from typing import NewType
 
 from pydicom.sr.coding import Code
 
+from dicom_io.errors import InvalidReport
+
 StudyUID = NewType("StudyUID", str)
 SeriesUID = NewType("SeriesUID", str)
 SOPInstanceUID = NewType("SOPInstanceUID", str)
@@ -43,6 +45,14 @@ class ClassFinding:
     """0 to 1."""
     present: bool
     """Whether the probability reached the operating threshold of its class."""
+    threshold: float | None = None
+    """That operating threshold, 0 to 1, where the class has one."""
+
+    def __post_init__(self) -> None:
+        """Raise `InvalidReport` for what is no probability (NaN compares false)."""
+        for value in (self.probability, 0.0 if self.threshold is None else self.threshold):
+            if not 0.0 <= value <= 1.0:
+                raise InvalidReport("A probability or threshold is not between 0 and 1.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,3 +88,12 @@ class StudyFindings:
     """Names the result (analysed instances, model, version); the UIDs of every object made from it are derived from this."""
     predecessor: ObjectReference | None = None
     """The report that this one supersedes, of the same kind."""
+
+    def __post_init__(self) -> None:
+        """Raise `InvalidReport` for findings that no report can be written from."""
+        if not self.images or not all(image.findings for image in self.images):
+            raise InvalidReport("The findings name no image, or an image without a class.")
+        if self.analysed_at.utcoffset() is None:
+            raise InvalidReport("The time of the analysis has no time zone.")
+        if not all((self.impression, self.result_key, self.algorithm.name, self.algorithm.version)):
+            raise InvalidReport("The findings lack an impression, a result key, or the name or version of the algorithm.")
