@@ -1,0 +1,149 @@
+"""From a file to the picture a reader would see, in one chain (PS3.4 N.2, Grayscale Standard Display Function pipeline).
+
+stored cell -> stored value -> Modality LUT -> VOI LUT or window -> polarity -> patient's orientation -> 0..1
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+
+from dicom_io.header import read_header
+from dicom_io.quiet import quietly
+from dicom_io.shutter import Mask, visible_pixels
+from dicom_io.stored import MAX_PIXELS, Layout, read_cells, read_layout
+from dicom_io.voi import display_values, is_inverted, modality_values
+
+__all__ = ["MAX_PIXELS", "Image", "image_from", "read_header", "read_image"]
+
+_BLOCK_ROWS = 64  # keeps the index block of np.take in the processor's cache
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """A radiograph as displayed."""
+
+    pixels: NDArray[np.float32]
+    """Shape (rows, columns), 0..1, finite; bright is dense, the patient's right is at the picture's left, the head up."""
+    notes: tuple[str, ...]
+    """How it came about: the VOI, loss, shutters, turning. No values of a patient."""
+
+
+def read_image(path: Path) -> Image:
+    """Read one radiograph.
+
+    Parameters
+    ----------
+    path
+        A DICOM file.
+
+    Raises
+    ------
+    NotDicom
+        The file cannot be parsed.
+    UndecodablePixels
+        It can, but its pixels cannot be turned into an image; the message says why.
+    """
+    return image_from(read_header(path))
+
+
+def image_from(ds: Dataset) -> Image:
+    """Turn a data set into a picture.
+
+    Parameters
+    ----------
+    ds
+        Single frame, monochrome, with Pixel Data in memory or deferred and ``ds.file_meta.TransferSyntaxUID``.
+
+    Returns
+    -------
+    Image
+        Padding and whatever lies outside shutter and collimator is 0 and has no part in the contrast. A constant image
+        without window is 0 throughout.
+
+    Raises
+    ------
+    UndecodablePixels
+        See `stored.read_layout`, `stored.read_cells` and `voi`.
+    """
+    layout = read_layout(ds)
+    inverted, contradiction = is_inverted(ds)
+    stored = layout.cell_values()
+    values = modality_values(ds, stored, layout)
+    cells = read_cells(ds, layout)
+    visible, shapes = visible_pixels(ds, layout.rows, layout.columns)
+    padding = _padding(ds, stored, layout)
+
+    def counts() -> NDArray[np.int64]:
+        found = np.bincount((cells if visible is None else cells[visible]).ravel(), minlength=len(stored))
+        return np.where(padding, 0, found)
+
+    table, how = display_values(ds, values, counts, layout)
+    if inverted:
+        table = 1.0 - table
+    table[padding] = 0.0
+    pixels = _look_up(cells, table.astype(np.float32), visible)
+    pixels, turned = _turned(ds, pixels)
+    return Image(pixels=pixels, notes=tuple(note for note in (how, contradiction, _loss(ds), *shapes, turned) if note))
+
+
+def _look_up(
+    cells: NDArray[np.uint8] | NDArray[np.uint16], table: NDArray[np.float32], visible: Mask | None
+) -> NDArray[np.float32]:
+    pixels = np.empty(cells.shape, np.float32)
+    for row in range(0, len(cells), _BLOCK_ROWS):
+        block = slice(row, row + _BLOCK_ROWS)
+        np.take(table, cells[block], out=pixels[block], mode="clip")
+        if visible is not None:
+            pixels[block] *= visible[block]
+    return pixels
+
+
+def _padding(ds: Dataset, stored: NDArray[np.int32], layout: Layout) -> NDArray[np.bool_]:
+    """Tell which cell contents are padding (PS3.3 C.7.5.1.1.2)."""
+    bounds = []
+    for keyword in ("PixelPaddingValue", "PixelPaddingRangeLimit"):
+        try:
+            with quietly:
+                value = ds.get(keyword)
+            bounds.append(int(value))
+        except Exception:  # noqa: BLE001  absent, many or no number: then there is no such bound
+            break
+    if not bounds:
+        return np.zeros(len(stored), np.bool_)
+    low, high = min(bounds), max(bounds)
+    if layout.signed and low >= 0x8000:  # written as US although the pixels are signed
+        low, high = low - 0x10000, high - 0x10000
+    if low > layout.highest or high < layout.lowest:  # beyond Bits Stored: the whole cell is meant
+        return np.equal(np.arange(len(stored)), low % len(stored))
+    return np.logical_and(stored >= low, stored <= high)
+
+
+def _loss(ds: Dataset) -> str | None:
+    try:
+        with quietly:
+            if ds.get("LossyImageCompression") != "01":
+                return None
+            ratio = ds.get("LossyImageCompressionRatio")
+            return "lossy compression" if not ratio else f"lossy compression {float(np.max(ratio)):g}:1"
+    except Exception:  # noqa: BLE001  a note is not worth a film
+        return "lossy compression"
+
+
+def _turned(ds: Dataset, pixels: NDArray[np.float32]) -> tuple[NDArray[np.float32], str | None]:
+    r"""Bring a frontal picture to PatientOrientation L\F (PS3.3 C.7.6.1.1.1): models and readers know no other."""
+    try:
+        with quietly:
+            along_row, down = (str(part).strip().upper()[:1] for part in ds.PatientOrientation)
+    except Exception:  # noqa: BLE001  absent or unreadable: as stored
+        return pixels, None
+    steps = []
+    if along_row == "R" and down in ("F", "H"):
+        pixels, steps = pixels[:, ::-1], ["mirrored"]
+    if down == "H" and along_row in ("L", "R"):
+        pixels, steps = pixels[::-1], [*steps, "turned upside down"]
+    if not steps:
+        return pixels, None
+    return np.ascontiguousarray(pixels), f"{' and '.join(steps)}, PatientOrientation was {along_row}\\{down}"

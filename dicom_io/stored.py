@@ -1,0 +1,238 @@
+"""From the Pixel Data element to stored values: bounded, single frame, single sample (PS3.3 C.7.6.3, PS3.5 section 8)."""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate, generate_frames
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.uid import UID, ExplicitVRBigEndian
+
+from dicom_io.codestream import checked_frame
+from dicom_io.errors import UndecodablePixels
+from dicom_io.quiet import quietly
+
+Cells = NDArray[np.uint8] | NDArray[np.uint16]
+
+MAX_PIXELS: Final = 100_000_000
+"""Rows times Columns that is still decoded; the largest stitched radiographs have some 30 million."""
+
+LOSSY: Final = frozenset(
+    {
+        "1.2.840.10008.1.2.4.50",
+        "1.2.840.10008.1.2.4.51",
+        "1.2.840.10008.1.2.4.81",
+        "1.2.840.10008.1.2.4.91",
+        "1.2.840.10008.1.2.4.203",
+    }
+)
+"""Transfer syntaxes whose decoded values may overshoot BitsStored by rounding, and so are clipped, never masked."""
+
+_DECODER_ORDER = ("pylibjpeg", "pyjpegls", "pydicom", "pillow", "gdcm")
+"""Strict ones first: GDCM and Pillow fill what a damaged image lacks."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """Where the stored value lies in its cell, checked."""
+
+    rows: int
+    columns: int
+    bits_allocated: int
+    bits_stored: int
+    high_bit: int
+    signed: bool
+    lossy: bool
+    """Whether the transfer syntax allows loss."""
+
+    @property
+    def lowest(self) -> int:
+        """Smallest stored value there can be."""
+        return -(1 << (self.bits_stored - 1)) if self.signed else 0
+
+    @property
+    def highest(self) -> int:
+        """Largest stored value there can be."""
+        return (1 << (self.bits_stored - self.signed)) - 1
+
+    def cell_values(self) -> NDArray[np.int32]:
+        """Stored value of each content that a cell can have.
+
+        Returns
+        -------
+        NDArray[np.int32]
+            Shape ``(2 ** bits_allocated,)``: overlay bits stripped, two's complement undone (PS3.5 8.1.1).
+        """
+        cells = np.arange(1 << self.bits_allocated, dtype=np.int32)
+        if self.lossy:
+            if self.signed:
+                cells = np.where(cells >> (self.bits_allocated - 1), cells - (1 << self.bits_allocated), cells)
+            return np.clip(cells, self.lowest, self.highest).astype(np.int32)
+        values = (cells >> (self.high_bit + 1 - self.bits_stored)) & ((1 << self.bits_stored) - 1)
+        return np.where(values > self.highest, values - (1 << self.bits_stored), values).astype(np.int32)
+
+
+def read_layout(ds: Dataset) -> Layout:
+    """Check the Image Pixel attributes.
+
+    Raises
+    ------
+    UndecodablePixels
+        One is missing, contradictory, or asks for more than `MAX_PIXELS`.
+    """
+    rows, columns = _integer(ds, "Rows"), _integer(ds, "Columns")
+    if rows < 1 or columns < 1:
+        raise UndecodablePixels(f"Rows {rows} and Columns {columns} leave no image.")
+    if rows * columns > MAX_PIXELS:
+        raise UndecodablePixels(f"Rows {rows} by Columns {columns} is more than {MAX_PIXELS} pixels.")
+    if (samples := _integer(ds, "SamplesPerPixel", 1)) != 1:
+        raise UndecodablePixels(f"SamplesPerPixel is {samples}, 1 is expected.")
+    if (frames := _integer(ds, "NumberOfFrames", 1)) > 1:
+        raise UndecodablePixels(f"NumberOfFrames is {frames}, 1 is expected.")
+    bits_allocated = _integer(ds, "BitsAllocated")
+    if bits_allocated not in (8, 16):
+        raise UndecodablePixels(f"BitsAllocated is {bits_allocated}, 8 or 16 is expected.")
+    bits_stored = _integer(ds, "BitsStored", bits_allocated)
+    high_bit = _integer(ds, "HighBit", bits_stored - 1)
+    if not 1 <= bits_stored <= high_bit + 1 <= bits_allocated:
+        raise UndecodablePixels(f"BitsStored {bits_stored} and HighBit {high_bit} do not fit BitsAllocated {bits_allocated}.")
+    if (representation := _integer(ds, "PixelRepresentation", 0)) not in (0, 1):
+        raise UndecodablePixels(f"PixelRepresentation is {representation}, 0 or 1 is expected.")
+    return Layout(
+        rows=rows,
+        columns=columns,
+        bits_allocated=bits_allocated,
+        bits_stored=bits_stored,
+        high_bit=high_bit,
+        signed=representation == 1,
+        lossy=transfer_syntax_of(ds) in LOSSY,
+    )
+
+
+def read_cells(ds: Dataset, layout: Layout) -> Cells:
+    """Decode the one frame.
+
+    Parameters
+    ----------
+    ds
+        With Pixel Data, in memory or deferred.
+    layout
+        From `read_layout` of the same data set.
+
+    Returns
+    -------
+    Cells
+        Shape ``(rows, columns)``, the raw content of each cell; `Layout.cell_values` maps it to stored values.
+
+    Raises
+    ------
+    UndecodablePixels
+        No pixel data, too little of it, or no decoder that reads it.
+    """
+    with quietly:
+        try:
+            value = ds.get("PixelData")
+        except Exception as error:  # a deferred read of a stranger's file
+            raise UndecodablePixels(f"PixelData cannot be read ({type(error).__name__}).") from error
+        if not isinstance(value, bytes | bytearray | memoryview) or len(value) == 0:
+            raise UndecodablePixels("There is no PixelData.")
+        transfer_syntax = transfer_syntax_of(ds)
+        if transfer_syntax.is_private or not transfer_syntax.is_transfer_syntax:
+            raise UndecodablePixels(f"Transfer syntax {transfer_syntax[:64]} is unknown.")
+        if transfer_syntax.is_encapsulated:
+            return _decode(bytes(value), transfer_syntax, layout)
+        return _native(value, layout, big_endian_words=transfer_syntax == ExplicitVRBigEndian and ds["PixelData"].VR == "OW")
+
+
+def transfer_syntax_of(ds: Dataset) -> UID:
+    """Transfer syntax of the pixel data.
+
+    Raises
+    ------
+    UndecodablePixels
+        The data set does not carry one.
+    """
+    value = getattr(ds, "file_meta", Dataset()).get("TransferSyntaxUID")
+    if not isinstance(value, UID):
+        raise UndecodablePixels("TransferSyntaxUID is missing.")
+    return value
+
+
+def _native(value: bytes | bytearray | memoryview, layout: Layout, *, big_endian_words: bool) -> Cells:
+    count = layout.rows * layout.columns
+    needed = count * layout.bits_allocated // 8
+    if len(value) < needed:
+        raise UndecodablePixels(f"PixelData has {len(value)} bytes where Rows by Columns needs {needed}.")
+    cells: Cells
+    if layout.bits_allocated == 16:
+        cells = np.frombuffer(value, ">u2" if big_endian_words else "<u2", count).astype(np.uint16, copy=False)
+    elif big_endian_words:  # 8-bit cells in 16-bit words stand in swapped pairs (PS3.5 8.1.1)
+        words = np.frombuffer(value, ">u2", len(value) // 2)
+        cells = words.astype("<u2").view(np.uint8)[:count]
+        if len(cells) < count:
+            raise UndecodablePixels("PixelData is not a whole number of words.")
+    else:
+        cells = np.frombuffer(value, np.uint8, count)
+    return cells.reshape(layout.rows, layout.columns)
+
+
+def _decode(value: bytes, transfer_syntax: UID, layout: Layout) -> Cells:
+    try:
+        frame = next(generate_frames(value, number_of_frames=1))
+    except Exception as error:  # the fragments are a stranger's bytes
+        raise UndecodablePixels(f"The fragments of PixelData cannot be read ({type(error).__name__}).") from error
+    frame = checked_frame(
+        frame,
+        transfer_syntax=transfer_syntax,
+        rows=layout.rows,
+        columns=layout.columns,
+        bytes_per_pixel=layout.bits_allocated // 8,
+    )
+    try:
+        decoder = get_decoder(transfer_syntax)
+    except NotImplementedError as error:
+        raise UndecodablePixels(f"No decoder for {transfer_syntax.name}.") from error
+    source = encapsulate([frame], has_bot=False)
+    options: dict[str, Any] = {
+        "rows": layout.rows,
+        "columns": layout.columns,
+        "samples_per_pixel": 1,
+        "number_of_frames": 1,
+        "bits_allocated": layout.bits_allocated,
+        "bits_stored": layout.bits_stored,
+        "pixel_representation": int(layout.signed),
+        "photometric_interpretation": "MONOCHROME2",
+        "pixel_keyword": "PixelData",
+    }
+    tried: list[str] = []
+    for plugin in sorted(decoder.available_plugins, key=_preference):
+        try:
+            decoded, _ = decoder.as_array(source, raw=True, index=0, decoding_plugin=plugin, **options)
+        except Exception as error:  # noqa: BLE001  decoders are foreign code and raise anything; the next one may do better
+            tried.append(f"{plugin} ({type(error).__name__})")
+            continue
+        if decoded.shape != (layout.rows, layout.columns):
+            tried.append(f"{plugin} (gave another size)")
+            continue
+        width = layout.bits_allocated // 8
+        cells: Cells = decoded.astype(f"{'i' if layout.signed else 'u'}{width}", copy=False).view(f"u{width}")
+        return cells
+    raise UndecodablePixels(f"No decoder read this {transfer_syntax.name} image; tried {', '.join(tried) or 'none'}.")
+
+
+def _preference(plugin: str) -> int:
+    return _DECODER_ORDER.index(plugin) if plugin in _DECODER_ORDER else len(_DECODER_ORDER)
+
+
+def _integer(ds: Dataset, keyword: str, default: int | None = None) -> int:
+    try:
+        with quietly:
+            value = ds.get(keyword)
+        number = default if value is None or value == "" else int(value)
+    except Exception as error:
+        raise UndecodablePixels(f"{keyword} is not one whole number.") from error
+    if number is None:
+        raise UndecodablePixels(f"{keyword} is missing.")
+    return number
