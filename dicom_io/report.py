@@ -10,7 +10,7 @@ from typing import Any, Final
 from highdicom import sr
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
-from pydicom.uid import UID, Comprehensive3DSRStorage, ComprehensiveSRStorage
+from pydicom.uid import Comprehensive3DSRStorage, ComprehensiveSRStorage
 
 from dicom_io import uids
 from dicom_io.codes import Anatomy, Document, Presence, View
@@ -20,13 +20,13 @@ from dicom_io.provenance import DISCLAIMER, local_time, sign
 from dicom_io.values import Algorithm, ClassFinding, ObjectReference, SeriesUID, StudyFindings, StudyUID
 
 SERIES_NUMBER: Final = 9001
-_SOP_CLASSES: Final = (ComprehensiveSRStorage, Comprehensive3DSRStorage)
+_SOP_CLASSES: Final[tuple[str, ...]] = (ComprehensiveSRStorage, Comprehensive3DSRStorage)
 _MODALITIES: Final = {"CR": codes.cid29.ComputedRadiography, "DX": codes.cid29.DigitalRadiography}
 _CONTAINS: Final = sr.RelationshipTypeValues.CONTAINS
 _ACQUISITION: Final = sr.RelationshipTypeValues.HAS_ACQ_CONTEXT
 
 
-def build_structured_report(findings: StudyFindings, *, sop_class: UID = ComprehensiveSRStorage) -> Dataset:
+def build_structured_report(findings: StudyFindings, *, sop_class: str = ComprehensiveSRStorage) -> Dataset:
     """Write findings as a Structured Report, unverified and preliminary, in the study of its images.
 
     Parameters

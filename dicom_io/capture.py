@@ -1,0 +1,90 @@
+"""The Secondary Capture: one page per study that every viewer shows, since few show a Structured Report well."""
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.uid import SecondaryCaptureImageStorage
+
+from dicom_io import uids
+from dicom_io.errors import InvalidReport
+from dicom_io.identity import SourceImage, put, read_source_image, shared_identity
+from dicom_io.page import Shown, draw_page
+from dicom_io.provenance import DISCLAIMER, local_time, sign
+from dicom_io.values import StudyFindings
+
+SERIES_NUMBER: Final = 9002
+
+
+def build_capture(findings: StudyFindings, *, image: int, pixels: NDArray[np.float32]) -> Dataset:
+    """Draw findings beside one of their images, as an RGB Secondary Capture in the study of the images.
+
+    Parameters
+    ----------
+    findings
+        Their image files are read, without the pixels.
+    image
+        Which image of the findings is shown, from 0: the one that the triage level comes from.
+    pixels
+        Rows, columns; that image as displayed, 0 (black) to 1 (white).
+
+    Returns
+    -------
+    Dataset
+        With file meta information, Explicit VR Little Endian, uncompressed; equal arguments give equal bytes.
+
+    Raises
+    ------
+    InvalidReport
+        An image cannot be read or is not of the same patient and study, or the pixels are no image between 0 and 1.
+    """
+    if not 0 <= image < len(findings.images):
+        raise InvalidReport("The findings have no such image.")
+    if pixels.ndim != 2 or pixels.size == 0 or not (pixels.min() >= 0 and pixels.max() <= 1):
+        raise InvalidReport("The pixels to be shown are not rows and columns between 0 and 1.")
+    sources = [read_source_image(of_image.path) for of_image in findings.images]
+    made_at = local_time(findings.analysed_at, sources[0])
+    page = draw_page(findings, Shown(number=image, pixels=pixels), made_at=made_at)
+    ds = shared_identity(sources)
+    ds.SOPClassUID = SecondaryCaptureImageStorage
+    ds.SOPInstanceUID = uids.derived_uid("instance", SecondaryCaptureImageStorage, findings.result_key)
+    ds.SeriesInstanceUID = uids.derived_uid("series", SecondaryCaptureImageStorage, findings.result_key)
+    ds.Modality = "OT"
+    ds.ConversionType = "WSD"
+    ds.SeriesNumber = SERIES_NUMBER
+    ds.SeriesDescription = "AI: chest radiograph page (research use only)"
+    ds.BodyPartExamined = "CHEST"
+    ds.InstanceNumber = 1
+    ds.ImageType = ["DERIVED", "SECONDARY"]
+    ds.PatientOrientation = None  # the page is no view of the patient; the radiograph on it is only a part
+    ds.ImageComments = DISCLAIMER
+    ds.DerivationDescription = (
+        f"Image with the results of {findings.algorithm.name} {findings.algorithm.version} drawn beside it"
+    )
+    ds.SourceImageSequence = [_source(source) for source in sources]
+    # What we draw names nobody; what the radiograph itself shows stays shown.
+    ds.BurnedInAnnotation = "YES" if sources[image].annotated else "NO"
+    if sources[image].lossy:
+        ds.LossyImageCompression = "01"
+    ds.Rows, ds.Columns, ds.SamplesPerPixel = page.shape
+    ds.PhotometricInterpretation = "RGB"
+    ds.PlanarConfiguration = 0
+    ds.BitsAllocated = ds.BitsStored = 8
+    ds.HighBit = 7
+    ds.PixelRepresentation = 0
+    ds.PixelData = page.tobytes()
+    sign(ds, made_at)
+    return ds
+
+
+def _source(image: SourceImage) -> Dataset:
+    """Item of the Source Image Sequence (PS3.3 C.7.6.1.1.4)."""
+    purpose, item = Dataset(), Dataset()
+    code = codes.DCM.SourceImageForImageProcessingOperation
+    purpose.CodeValue, purpose.CodingSchemeDesignator, purpose.CodeMeaning = code.value, code.scheme_designator, code.meaning
+    put(item, "ReferencedSOPClassUID", image.reference.sop_class_uid)
+    put(item, "ReferencedSOPInstanceUID", image.reference.sop_instance_uid)
+    item.PurposeOfReferenceCodeSequence = [purpose]
+    return item
