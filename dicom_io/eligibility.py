@@ -48,10 +48,47 @@ class ReasonCode(StrEnum):
     """Another body part."""
     VIEW_MISSING = "view_missing"
     """No tag names the view."""
-    NOT_DERIVED_WORDS = frozenset(
-        {"BONE", "SOFT", "TISSUE", "SUBTRACT", "SUBTRACTED", "SUBTRACTION", "SUPPRESSED", "SUPPRESSION", "ENERGY"}
-        | {"TOMO", "TOMOSYNTHESIS", "SYNTHETIC", "CAD", "MPR"}
-    )
+    NOT_FRONTAL = "not_frontal"
+    """Lateral, oblique, or another view."""
+    CONTRADICTORY = "contradictory"
+    """Two tags cannot both be true."""
+    UNREADABLE = "unreadable"
+    """A tag that decides cannot be read."""
+    NO_PIXELS = "no_pixels"
+    """There is no pixel data."""
+    TOO_SMALL = "too_small"
+    """A thumbnail."""
+    TOO_LARGE = "too_large"
+    """More pixels than are decoded, or a strip."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What the tags of one image say about analysing it."""
+
+    eligible: bool
+    code: ReasonCode
+    reason: str
+    """One sentence for an operator, naming the attribute and what is expected. No values of a patient."""
+    notes: tuple[str, ...] = ()
+    """What lowers the trust in a result on an eligible image."""
+
+
+MIN_SIDE: Final = 128
+"""Pixels below which a picture is a thumbnail."""
+MAX_ASPECT: Final = 2.5
+"""Longer side to shorter; films of the chest are at most 43 cm by 35 cm, stitched or cropped ones somewhat more."""
+
+SOP_CLASSES: Final = frozenset(
+    {ComputedRadiographyImageStorage, DigitalXRayImageStorageForPresentation, SecondaryCaptureImageStorage}
+)
+"""Secondary Capture, with Modality CR or DX, is what digitised films and the large public collections come in."""
+
+_HUMAN_CODES = frozenset({"337915000", "L-85003", "L-85B00"})
+_DERIVED_WORDS = frozenset(
+    {"BONE", "SOFT", "TISSUE", "SUBTRACT", "SUBTRACTED", "SUBTRACTION", "SUPPRESSED", "SUPPRESSION", "ENERGY"}
+    | {"TOMO", "TOMOSYNTHESIS", "SYNTHETIC", "CAD", "MPR"}
+)
 
 
 class _Refused(Exception):
