@@ -27,6 +27,8 @@ _RIGHT: Final = WIDTH - _MARGIN
 _SMALL: Final = 27
 _BODY: Final = 32
 _LARGE: Final = 60
+_LINE_HEIGHT: Final = 36
+_BAR_HEIGHT: Final = 122
 
 _BLACK: Final = (0, 0, 0)
 _PANEL: Final = (20, 24, 30)
@@ -69,15 +71,12 @@ def draw_page(findings: StudyFindings, shown: Shown, *, made_at: datetime) -> Pi
     page.paste(*_fitted(shown.pixels))
     pen = ImageDraw.Draw(page)
     pen.rectangle((_IMAGE_WIDTH, 0, WIDTH, HEIGHT), fill=_PANEL)
+    bottom = _footer(pen, findings, made_at)
     y = _headline(pen, findings)
-    y = _paragraph(pen, y + 20, findings.impression, size=_BODY, lines=4)
-    y += 28
-    for finding in findings.images[shown.number].findings:
-        y = _bar(pen, y, finding)
-    if any(finding.threshold is not None for finding in findings.images[shown.number].findings):
-        pen.line((_LEFT + 4, y + 4, _LEFT + 4, y + 26), fill=_WHITE, width=5)
-        pen.text((_LEFT + 20, y), "operating threshold", font=_font(_SMALL), fill=_GREY)
-    _footer(pen, findings, shown.number, made_at)
+    y = _paragraph(pen, y + 20, findings.impression)
+    which = f", image {shown.number + 1} of {len(findings.images)}" if len(findings.images) > 1 else ""
+    pen.text((_LEFT, y + 24), f"Model probability{which}", font=_font(_SMALL), fill=_GREY)
+    _bars(pen, y + 68, bottom, findings.images[shown.number].findings)
     return np.asarray(page)
 
 
@@ -103,52 +102,63 @@ def _headline(pen: ImageDraw.ImageDraw, findings: StudyFindings) -> int:
     return box[3]
 
 
-def _bar(pen: ImageDraw.ImageDraw, y: int, finding: ClassFinding) -> int:
+def _bars(pen: ImageDraw.ImageDraw, y: int, bottom: int, findings: tuple[ClassFinding, ...]) -> None:
+    """Draw the classes in their order. Where not all fit, the weightiest are drawn and the rest counted: the report has them."""
+    fit = (bottom - y) // _BAR_HEIGHT
+    weightiest = sorted(findings, key=lambda finding: (_raises_concern(finding), finding.probability), reverse=True)
+    drawn = findings if len(findings) <= fit else tuple(weightiest[: fit - 1])
+    for finding in drawn:
+        _bar(pen, y, finding)
+        y += _BAR_HEIGHT
+    if len(drawn) < len(findings):
+        more = f"and {len(findings) - len(drawn)} more in the report"
+        pen.text((_LEFT, y), more, font=_font(_SMALL), fill=_GREY)
+
+
+def _bar(pen: ImageDraw.ImageDraw, y: int, finding: ClassFinding) -> None:
     """Draw one class: its name, its probability, a bar with a mark at the threshold, and whether it reached it."""
-    raised = finding.present and finding.concept != Condition.NORMAL.value
-    colour = _ORANGE if raised else _BLUE
+    colour = _ORANGE if _raises_concern(finding) else _BLUE
     percent = f"{finding.probability * 100:.1f} %"
     room = _RIGHT - _LEFT - round(_font(_BODY).getlength(percent)) - 16
-    name = _shortened(finding.concept.meaning, _BODY, room)
-    pen.text((_LEFT, y), name, font=_font(_BODY), fill=_WHITE)
+    pen.text((_LEFT, y), _shortened(finding.concept.meaning, _BODY, room), font=_font(_BODY), fill=_WHITE)
     pen.text((_RIGHT, y), percent, font=_font(_BODY), fill=_WHITE, anchor="ra")
-    top, bottom = y + 46, y + 70
+    top, bottom = y + 44, y + 68
     pen.rectangle((_LEFT, top, _RIGHT, bottom), fill=_TRACK)
     pen.rectangle((_LEFT, top, _along(finding.probability), bottom), fill=colour)
+    said = "present" if finding.present else "absent"
     if finding.threshold is not None:
         mark = _along(finding.threshold)
         pen.line((mark, top - 7, mark, bottom + 7), fill=_BLACK, width=9)
         pen.line((mark, top - 7, mark, bottom + 7), fill=_WHITE, width=5)
-    pen.text((_LEFT, bottom + 8), "present" if finding.present else "absent", font=_font(_SMALL), fill=colour)
-    return bottom + 58
+        said += f", threshold {finding.threshold * 100:.1f} %"
+    pen.text((_LEFT, bottom + 6), said, font=_font(_SMALL), fill=colour)
 
 
-def _footer(pen: ImageDraw.ImageDraw, findings: StudyFindings, number: int, made_at: datetime) -> None:
+def _raises_concern(finding: ClassFinding) -> bool:
+    return finding.present and finding.concept != Condition.NORMAL.value
+
+
+def _footer(pen: ImageDraw.ImageDraw, findings: StudyFindings, made_at: datetime) -> int:
+    """Draw what made the page, when, and its limits; return where it begins."""
     offset = made_at.strftime("%z")
-    lines = [
-        f"Image {number + 1} of {len(findings.images)}" if len(findings.images) > 1 else "",
-        f"Model {findings.algorithm.name} {findings.algorithm.version}",
-        f"{made_at:%Y-%m-%d %H:%M} UTC{offset[:3]}:{offset[3:5]}",
-    ]
-    lines = [_shortened(line, _SMALL, _RIGHT - _LEFT) for line in lines if line]
+    model = _shortened(f"Model {findings.algorithm.name} {findings.algorithm.version}", _SMALL, _RIGHT - _LEFT)
+    time = f"{made_at:%Y-%m-%d %H:%M} UTC{offset[:3]}:{offset[3:5]}"
     limits = _wrapped(DISCLAIMER, _SMALL, _RIGHT - _LEFT)
-    y = HEIGHT - 24 - 36 * (len(lines) + len(limits)) - 12
+    begins = y = HEIGHT - 24 - _LINE_HEIGHT * (2 + len(limits))
+    for line, colour in [(model, _GREY), (time, _GREY), *((line, _WHITE) for line in limits)]:
+        pen.text((_LEFT, y), line, font=_font(_SMALL), fill=colour)
+        y += _LINE_HEIGHT
+    return begins
+
+
+def _paragraph(pen: ImageDraw.ImageDraw, y: int, text: str) -> int:
+    """Draw at most four lines; return where the next one goes."""
+    lines = _wrapped(text, _BODY, _RIGHT - _LEFT)
+    if len(lines) > 4:
+        lines = [*lines[:3], _shortened(f"{lines[3]} {lines[4]}", _BODY, _RIGHT - _LEFT)]
     for line in lines:
-        pen.text((_LEFT, y), line, font=_font(_SMALL), fill=_GREY)
-        y += 36
-    y += 12
-    for line in limits:
-        pen.text((_LEFT, y), line, font=_font(_SMALL), fill=_WHITE)
-        y += 36
-
-
-def _paragraph(pen: ImageDraw.ImageDraw, y: int, text: str, *, size: int, lines: int) -> int:
-    wrapped = _wrapped(text, size, _RIGHT - _LEFT)
-    if len(wrapped) > lines:
-        wrapped = [*wrapped[: lines - 1], _shortened(f"{wrapped[lines - 1]} {wrapped[lines]}", size, _RIGHT - _LEFT)]
-    for line in wrapped:
-        pen.text((_LEFT, y), line, font=_font(size), fill=_WHITE)
-        y += round(size * 1.3)
+        pen.text((_LEFT, y), line, font=_font(_BODY), fill=_WHITE)
+        y += round(_BODY * 1.3)
     return y
 
 
