@@ -1,0 +1,87 @@
+"""Made-up objects for tests: small, deterministic, nobody's."""
+
+import os
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+
+from dicom_io.uids import derived_uid
+from dicom_io.values import StudyUID
+from dicom_io.wrap import Encoding, Exposure, Patient, View, dx_from_grayscale
+
+TAKEN_AT = datetime(2024, 5, 17, 8, 30, tzinfo=UTC)
+PATIENT = Patient(name="Müller^Zoë=山田^太郎", patient_id="TEST-0001", birth_date="19610203", sex="F")
+
+
+def study_uid(name: str = "study") -> StudyUID:
+    """A study's UID by a name that means something in the test."""
+    return StudyUID(derived_uid("test study", name))
+
+
+def radiograph(rows: int = 320, columns: int = 256, *, seed: int = 0) -> NDArray[np.uint8]:
+    """Something like a frontal chest: two dark lungs in a bright body before a black background, with a little noise."""
+    y, x = np.mgrid[-1 : 1 : rows * 1j, -1 : 1 : columns * 1j]
+    body = 210.0 * ((x / 0.95) ** 2 + (y / 1.3) ** 4 < 1)
+    for side in (-1, 1):
+        body -= 150.0 * np.exp(-((((x - 0.42 * side) / 0.3) ** 2 + (y / 0.65) ** 2) ** 2))
+    noise = np.random.default_rng(seed).normal(0.0, 3.0, (rows, columns))
+    return np.clip(body + noise, 0, 255).astype(np.uint8)
+
+
+def make_dx(  # a factory's defaults are its point
+    pixels: NDArray[np.uint8] | NDArray[np.uint16] | None = None,
+    *,
+    exposure: Exposure | None = None,
+    patient: Patient = PATIENT,
+    view: View = "PA",
+    encoding: Encoding = Encoding(),
+) -> Dataset:
+    """A frontal chest DX that is eligible unless `view` is LL."""
+    return dx_from_grayscale(
+        radiograph() if pixels is None else pixels,
+        patient,
+        exposure=exposure or Exposure(study_uid=study_uid(), taken_at=TAKEN_AT, accession_number="ACC-1"),
+        view=view,
+        encoding=encoding,
+    )
+
+
+def make_study(name: str = "study", *, views: tuple[View, ...] = ("PA", "LL"), patient: Patient = PATIENT) -> list[Dataset]:
+    """The images of one study, each with pixels of its own."""
+    first = Exposure(study_uid=study_uid(name), taken_at=TAKEN_AT, accession_number=f"ACC-{name}"[:16])
+    return [
+        make_dx(radiograph(seed=number), exposure=replace(first, instance_number=number), patient=patient, view=view)
+        for number, view in enumerate(views, start=1)
+    ]
+
+
+def write(ds: Dataset, path: Path) -> Path:
+    """Write a data set as a PS3.10 file."""
+    ds.save_as(path, enforce_file_format=True)
+    return path
+
+
+def dicom_folder() -> Path:
+    """The folder of real DICOM files, or a skip that says where it was looked for; in CI a failure."""
+    return _folder("CXR_DICOM", "../shared/dicom")
+
+
+def data_folder() -> Path:
+    """The folder of labelled radiographs, on the same terms."""
+    return _folder("CXR_DATA", "../shared/data")
+
+
+def _folder(variable: str, default: str) -> Path:
+    root = Path(__file__).resolve().parents[1]
+    folder = (root / os.environ.get(variable, default)).resolve()
+    if not folder.is_dir():
+        message = f"{variable} names no folder: {folder}"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    return folder
