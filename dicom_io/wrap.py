@@ -32,6 +32,7 @@ _VIEWS: Final[dict[View, tuple[Code, str]]] = {
     "AP": (Code("399348003", "SCT", "antero-posterior"), "L\\F"),
     "LL": (Code("399173006", "SCT", "left lateral"), "A\\F"),
 }
+_EXPLICIT: Final = TransferSyntaxUID(ExplicitVRLittleEndian)
 _CHEST: Final = Code("816094009", "SCT", "Chest")
 
 
@@ -67,8 +68,12 @@ class Encoding:
     """6 to 16; None: as many as the picture's type has."""
     window: tuple[float, float] | None = None
     """Center and width in stored values; None: the whole range, so that display values are those of the picture."""
-    transfer_syntax: TransferSyntaxUID = TransferSyntaxUID(ExplicitVRLittleEndian)
+    transfer_syntax: TransferSyntaxUID = _EXPLICIT
     """Little endian, or a lossless compression that an installed encoder writes: RLE, JPEG-LS, JPEG 2000."""
+
+
+PLAIN: Final = Encoding()
+"""MONOCHROME2, all bits, no compression."""
 
 
 def dx_from_grayscale(
@@ -77,7 +82,7 @@ def dx_from_grayscale(
     *,
     exposure: Exposure,
     view: View = "PA",
-    encoding: Encoding = Encoding(),  # noqa: B008  frozen
+    encoding: Encoding = PLAIN,
 ) -> Dataset:
     """Make a DX image object around a picture.
 
@@ -138,9 +143,8 @@ def _stored(pixels: NDArray[np.uint8] | NDArray[np.uint16], encoding: Encoding) 
 
 def _identify(ds: Dataset, patient: Patient, exposure: Exposure) -> None:
     ds.SOPClassUID = DigitalXRayImageStorageForPresentation
-    ds.SOPInstanceUID = exposure.sop_instance_uid or derived_uid(
-        "wrapped image", exposure.study_uid, str(exposure.instance_number)
-    )
+    derived = derived_uid("wrapped image", exposure.study_uid, str(exposure.instance_number))
+    ds.SOPInstanceUID = UID(exposure.sop_instance_uid or derived)
     ds.StudyInstanceUID = exposure.study_uid
     ds.SeriesInstanceUID = derived_uid("wrapped series", exposure.study_uid)
     date, time = exposure.taken_at.strftime("%Y%m%d"), exposure.taken_at.strftime("%H%M%S")
@@ -149,7 +153,7 @@ def _identify(ds: Dataset, patient: Patient, exposure: Exposure) -> None:
         setattr(ds, f"{kind}Time", time)
     ds.AccessionNumber = exposure.accession_number
     ds.ReferringPhysicianName = ""
-    ds.StudyID = ""
+    ds.StudyID = "1"
     ds.SeriesNumber = 1
     ds.InstanceNumber = exposure.instance_number
     ds.StudyDescription = "Chest radiograph"

@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset
 
 from dicom_io.uids import derived_uid
 from dicom_io.values import StudyUID
-from dicom_io.wrap import Encoding, Exposure, Patient, View, dx_from_grayscale
+from dicom_io.wrap import PLAIN, Encoding, Exposure, Patient, View, dx_from_grayscale
 
 TAKEN_AT = datetime(2024, 5, 17, 8, 30, tzinfo=UTC)
 PATIENT = Patient(name="Müller^Zoë=山田^太郎", patient_id="TEST-0001", birth_date="19610203", sex="F")
@@ -33,13 +33,13 @@ def radiograph(rows: int = 320, columns: int = 256, *, seed: int = 0) -> NDArray
     return np.clip(body + noise, 0, 255).astype(np.uint8)
 
 
-def make_dx(  # a factory's defaults are its point
+def make_dx(
     pixels: NDArray[np.uint8] | NDArray[np.uint16] | None = None,
     *,
     exposure: Exposure | None = None,
     patient: Patient = PATIENT,
     view: View = "PA",
-    encoding: Encoding = Encoding(),
+    encoding: Encoding = PLAIN,
 ) -> Dataset:
     """A frontal chest DX that is eligible unless `view` is LL."""
     return dx_from_grayscale(
