@@ -1,0 +1,103 @@
+"""The images of a training, decoded once and kept in memory."""
+
+import math
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import lightning
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler, TensorDataset
+
+from cxr_models.catalogue import LabelledImage, Split
+from cxr_models.errors import InvalidData
+from cxr_models.images import read_radiograph
+from cxr_models.prepare import prepare
+from cxr_models.recipe import Recipe
+from cxr_models.values import LABELS, Preparation
+
+
+def load_images(images: Sequence[LabelledImage], preparation: Preparation) -> TensorDataset:
+    """Decode and prepare images on all cores; item i is (tensor of shape (1, side, side), index into LABELS)."""
+
+    def load(image: LabelledImage) -> Tensor:
+        return prepare(read_radiograph(image.path), preparation)
+
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        tensors = list(threads.map(load, images))
+    empty = torch.empty(0, 1, preparation.side, preparation.side)
+    return TensorDataset(
+        torch.stack(tensors) if tensors else empty, torch.tensor([LABELS.index(each.label) for each in images])
+    )
+
+
+def draw_weights(images: Sequence[LabelledImage], balance: str) -> Tensor:
+    """Return how often each image is drawn, relative to the others.
+
+    Evenly over classes for "class"; over the sources of each class as well for "source".
+    """
+    if balance == "none":
+        return torch.ones(len(images), dtype=torch.float64)
+    groups = [(image.label, image.source if balance == "source" else "") for image in images]
+    sizes = Counter(groups)
+    per_label = Counter(label for label, _ in sizes)
+    return torch.tensor([1 / (sizes[group] * per_label[group[0]]) for group in groups], dtype=torch.float64)
+
+
+class BatchDraw(Sampler[list[int]]):
+    """The batches of an epoch: every image once in random order, or as many draws by weight; another order in each epoch."""
+
+    def __init__(self, weights: Tensor, *, batch_size: int, seed: int, share: int = 1) -> None:
+        self._weights = weights
+        self._batch_size = batch_size
+        self._draws = max(1, len(weights) // share)
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def __len__(self) -> int:
+        return math.ceil(self._draws / self._batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        even = bool((self._weights == self._weights[0]).all())
+        order = torch.multinomial(self._weights, self._draws, replacement=not even, generator=self._generator).tolist()
+        for first in range(0, self._draws, self._batch_size):
+            yield order[first : first + self._batch_size]
+
+
+class Radiographs(lightning.LightningDataModule):
+    """The split of a catalogue as Lightning takes it. No epoch waits for decoding: `setup` keeps all images as tensors."""
+
+    def __init__(self, split: Split, *, recipe: Recipe, preparation: Preparation) -> None:
+        super().__init__()
+        for part, images in (("training", split.train), ("validation", split.val)):
+            missing = set(LABELS) - {image.label for image in images}
+            if missing:
+                raise InvalidData(
+                    f"No {part} images of {', '.join(sorted(missing))}; add some, or a larger val_share in the recipe."
+                )
+        self.split = split
+        self.recipe = recipe
+        self.preparation = preparation
+        self.train: TensorDataset | None = None
+        self.val: TensorDataset | None = None
+
+    def setup(self, stage: str) -> None:
+        """Decode what is not decoded yet."""
+        del stage
+        self.train = self.train or load_images(self.split.train, self.preparation)
+        self.val = self.val or load_images(self.split.val, self.preparation)
+
+    def train_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
+        """Return the batches of an epoch, each process of a distributed training its own draw."""
+        assert self.train is not None  # noqa: S101  Lightning calls setup first
+        world = self.trainer.world_size if self.trainer else 1
+        rank = self.trainer.global_rank if self.trainer else 0
+        weights = draw_weights(self.split.train, self.recipe.balance)
+        batches = BatchDraw(weights, batch_size=self.recipe.batch_size, seed=self.recipe.seed * 1000 + rank, share=world)
+        return DataLoader(self.train, sampler=batches, batch_size=None)
+
+    def val_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
+        """Return the validation images in order."""
+        assert self.val is not None  # noqa: S101  Lightning calls setup first
+        return DataLoader(self.val, batch_size=256)

@@ -1,0 +1,161 @@
+"""A training from folders of images to a model folder."""
+
+import logging
+import tempfile
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAveraging, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from cxr_models.calibrate import choose_thresholds, fit_temperature, softmax
+from cxr_models.catalogue import Catalogue, LabelledImage, Split, count, split
+from cxr_models.checkpoint import save_model
+from cxr_models.classifier import Classifier
+from cxr_models.data import Radiographs
+from cxr_models.evaluate import evaluate
+from cxr_models.limits import INTENDED_USE, state_limits
+from cxr_models.networks import INPUT_SIDES
+from cxr_models.predict import Predictor
+from cxr_models.recipe import Recipe
+from cxr_models.seen import write_seen
+from cxr_models.values import LABELS, UNSAVED, Card, Preparation
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """What a training runs on, in Lightning's words, and whether it only tries one batch of everything."""
+
+    accelerator: str = "auto"
+    devices: str = "auto"
+    precision: str = "32-true"
+    fast_dev_run: bool = False
+
+
+def train(catalogue: Catalogue, *, recipe: Recipe, output: Path, machine: Machine, version: str) -> Card:
+    """Train by a recipe, calibrate on the validation images, measure on the test images, and write the model folder.
+
+    TensorBoard's events go to `output`/logs.
+
+    Raises
+    ------
+    InvalidData, UnreadableImage
+        The images do not make a training.
+    """
+    parts = split(catalogue, val_share=recipe.val_share, test_share=recipe.test_share, seed=recipe.split_seed)
+    for name, images in (("training", parts.train), ("validation", parts.val), ("test", parts.test)):
+        log.info("%s: %d images, %s", name, len(images), count(images))
+    if parts.dropped:
+        log.warning(
+            "%d images left out of training: they, or their patient, also stand in the test folder.", len(parts.dropped)
+        )
+    preparation = Preparation(side=INPUT_SIDES[recipe.architecture], mean=recipe.mean, std=recipe.std)
+    data = Radiographs(parts, recipe=recipe, preparation=preparation)
+    attempts = [
+        _attempt(data, recipe=recipe.model_copy(update={"seed": recipe.seed + more}), output=output, machine=machine)
+        for more in range(1 if machine.fast_dev_run else recipe.attempts)
+    ]
+    loss, classifier = min(attempts, key=lambda attempt: attempt[0])
+    log.info("Validation loss %.4f with seed %d.", loss, classifier.recipe.seed)
+    card = _calibrated(classifier, data, version=version)
+    predictor = Predictor(classifier.network, card, device=torch.device("cpu"))
+    metrics = {name: asdict(evaluate(predictor, images)) for name, images in _measured(parts, catalogue).items()}
+    write_seen(output, parts.train + parts.val)
+    described = {**asdict(card), "metrics": metrics}
+    return save_model(output, network=classifier.network, card=Card(**described))
+
+
+def _attempt(data: Radiographs, *, recipe: Recipe, output: Path, machine: Machine) -> tuple[float, Classifier]:
+    """Train from one seed; return the best validation loss and the network that had it."""
+    lightning.seed_everything(recipe.seed, workers=True, verbose=False)
+    counts = count(data.split.train)
+    data.recipe = recipe
+    classifier = Classifier(recipe.model_dump(), [counts[label] for label in LABELS])
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        # All images lie in memory; worker processes would only copy them.
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        best = ModelCheckpoint(folder, monitor="val_loss", save_weights_only=True)
+        callbacks: list[Callback] = [
+            EarlyStopping("val_loss", patience=recipe.patience),
+            best,
+            RichProgressBar(console_kwargs={"stderr": True}),
+        ]
+        if recipe.average:
+            callbacks.append(EMAWeightAveraging(decay=recipe.average))
+        trainer = lightning.Trainer(
+            accelerator=machine.accelerator,
+            devices=machine.devices,
+            precision=machine.precision,  # type: ignore[arg-type]  # checked by Lightning, which names the choices
+            max_epochs=recipe.epochs,
+            callbacks=callbacks,
+            logger=TensorBoardLogger(output / "logs", name=f"seed-{recipe.seed}"),
+            fast_dev_run=machine.fast_dev_run,
+            log_every_n_steps=10,
+            deterministic="warn",
+            use_distributed_sampler=False,
+            enable_model_summary=False,
+        )
+        trainer.fit(classifier, datamodule=data)
+        if best.best_model_path:
+            state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
+            classifier.load_state_dict(state)
+    loss = float(best.best_model_score) if best.best_model_score is not None else float("inf")
+    return loss, classifier.cpu().eval()
+
+
+@torch.inference_mode()
+def _calibrated(classifier: Classifier, data: Radiographs, *, version: str) -> Card:
+    logits, truths = [], []
+    for images, truth in data.val_dataloader():
+        logits.append(classifier(images).double().numpy())
+        truths.append(truth.numpy())
+    recipe, parts = classifier.recipe, data.split
+    temperature = fit_temperature(np.concatenate(logits), np.concatenate(truths))
+    probabilities = softmax(np.concatenate(logits), temperature)
+    truth = np.concatenate(truths)
+    return Card(
+        name=recipe.architecture,
+        version=version,
+        architecture=recipe.architecture,
+        labels=LABELS,
+        input_side=data.preparation.side,
+        mean=recipe.mean,
+        std=recipe.std,
+        temperature=temperature,
+        thresholds=choose_thresholds(probabilities, truth, labels=LABELS, sensitivity=recipe.sensitivity),
+        weights_sha256=UNSAVED,
+        intended_use=INTENDED_USE,
+        limits=state_limits(parts.train + parts.val),
+        training=_described(parts, recipe),
+    )
+
+
+def _described(parts: Split, recipe: Recipe) -> dict[str, Any]:
+    sources = sorted({image.source for image in parts.train + parts.val})
+    return {
+        "sources": {source: count(image for image in parts.train if image.source == source) for source in sources},
+        "train": count(parts.train),
+        "validation": count(parts.val),
+        "test": count(parts.test),
+        "left_out_because_in_test": len(parts.dropped),
+        "split": "by patient where known, else by file; no byte-identical image on two sides",
+        "recipe": recipe.model_dump(),
+    }
+
+
+def _measured(parts: Split, catalogue: Catalogue) -> dict[str, Sequence[LabelledImage]]:
+    """Name the sets to measure on: validation, each source's test folder, and what was drawn for test from each source."""
+    given = {image.path for image in catalogue.test}
+    sets: dict[str, list[LabelledImage]] = {"validation": list(parts.val)}
+    for image in parts.test:
+        kind = "test folder" if image.path in given else "held-out patients"
+        sets.setdefault(f"{image.source}, {kind}", []).append(image)
+    return {name: tuple(images) for name, images in sets.items()}
