@@ -1,0 +1,1 @@
+"""Alembic's folder: one change per migration."""

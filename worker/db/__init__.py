@@ -1,0 +1,1 @@
+"""The database: what was received, decided, made and sent. Rows are the queue."""

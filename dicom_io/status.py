@@ -1,0 +1,49 @@
+"""C-STORE statuses and what they mean for the one who receives them (PS3.4 B.2.3, PS3.7 C)."""
+
+import errno
+from enum import IntEnum
+
+from dicom_io.errors import InvalidObject, NotDicom, Retryable
+
+
+class StoreStatus(IntEnum):
+    """Statuses this worker answers."""
+
+    SUCCESS = 0x0000
+    """The object is durable and indexed."""
+    PROCESSING_FAILURE = 0x0110
+    """Something on our side is wrong that waiting may not cure (PS3.7 C.5.21)."""
+    OUT_OF_RESOURCES = 0xA700
+    """No space, or no database: send it again later."""
+    MISMATCH = 0xA900
+    """The data set contradicts the request, or lacks its UIDs."""
+    CANNOT_UNDERSTAND = 0xC000
+    """The bytes are not a data set."""
+
+
+_TRANSIENT_ERRNO = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EROFS})
+
+
+def status_of(error: BaseException) -> StoreStatus:
+    """From error to status: the one table."""
+    match error:
+        case Retryable() | MemoryError():
+            return StoreStatus.OUT_OF_RESOURCES
+        case OSError() if error.errno in _TRANSIENT_ERRNO:
+            return StoreStatus.OUT_OF_RESOURCES
+        case InvalidObject():
+            return StoreStatus.MISMATCH
+        case NotDicom():
+            return StoreStatus.CANNOT_UNDERSTAND
+        case _:
+            return StoreStatus.PROCESSING_FAILURE
+
+
+def means_stored(status: int) -> bool:
+    """Whether the peer kept the object: success, or one of the warnings 0xB000, 0xB006 and 0xB007 (PS3.4 table B.2-1)."""
+    return status == StoreStatus.SUCCESS or status in {0xB000, 0xB006, 0xB007}
+
+
+def means_later(status: int) -> bool:
+    """Whether the peer is out of resources, so that the same object may be taken later (0xA7xx)."""
+    return 0xA700 <= status <= 0xA7FF

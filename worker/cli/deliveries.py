@@ -1,0 +1,56 @@
+"""``cxr-worker deliveries``: what is on its way to the PACS, and what did not get there."""
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from worker.cli.options import AsJson, Config, database_of
+from worker.cli.printing import print_json, print_table
+from worker.errors import ConfigurationError, NoSuchDelivery
+
+app = typer.Typer(help="What is on its way to the PACS, and what did not get there.", no_args_is_help=True)
+
+
+@app.command(name="list")
+def list_deliveries(
+    state: Annotated[str | None, typer.Option(help="pending, delivered or failed", metavar="STATE")] = None,
+    destination: Annotated[str | None, typer.Option(help="Only to this destination.", metavar="NAME")] = None,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """List deliveries, the newest first."""
+    from worker.db import listing
+    from worker.values import DeliveryState
+
+    if state is not None and state not in set(DeliveryState):
+        raise ConfigurationError(f"--state: '{state}' is none of {', '.join(DeliveryState)}.")
+    with database_of(config) as (_, database), database.read() as connection:
+        found = listing.list_deliveries(connection, state=state, destination=destination)
+    if as_json:
+        print_json(found)
+        return
+    columns = ("id", "study_uid", "destination", "kind", "state", "attempts", "next_attempt_at", "last_error")
+    print_table(columns, ([delivery[column] for column in columns] for delivery in found))
+
+
+@app.command()
+def retry(
+    ids: Annotated[list[int] | None, typer.Argument(help="Deliveries, by the id that list shows.")] = None,
+    every_failed: Annotated[bool, typer.Option("--all-failed", help="Every delivery that was given up.")] = False,
+    config: Config = None,
+) -> None:
+    """Send undelivered reports again at once, with all their attempts before them."""
+    from worker.db import listing, reports
+
+    if bool(ids) == every_failed:
+        raise ConfigurationError("deliveries retry: name ids, or --all-failed.")
+    with database_of(config) as (_, database), database.write() as connection:
+        failed = (
+            [row["id"] for row in listing.list_deliveries(connection, state="failed", limit=100_000)] if every_failed else []
+        )
+        chosen = failed or list(ids or [])
+        count = reports.retry(connection, chosen, now=datetime.now(UTC))
+    if count < len(chosen):
+        raise NoSuchDelivery(f"{count} of {len(chosen)} are due again; the others are delivered already or do not exist.")
+    print(f"{count} due again.")

@@ -1,0 +1,135 @@
+"""``cxr-worker doctor``: what is wrong, and what cures it."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+
+import torch
+
+from cxr_models.predict import Predictor, choose_device
+from dicom_io.sender import echo
+from worker.cli.printing import print_json, print_table
+from worker.db import events
+from worker.db.database import open_database
+from worker.db.migrate import current_revision, require_newest
+from worker.models import active_model
+from worker.service import make_data_dir
+from worker.settings import Destination, Settings
+from worker.steps.deliver import peer_of
+
+_LOW_SPACE_BYTES = 5 * 1024**3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One thing that was looked at."""
+
+    name: str
+    ok: bool
+    detail: str
+    cure: str = ""
+    """What to do, where it is not ok."""
+
+
+def examine(settings: Settings) -> list[Check]:
+    """Look at everything that the worker needs."""
+    return [Check(name="configuration", ok=True, detail="read"), *_checks(settings)]
+
+
+def show(checks: list[Check], *, as_json: bool) -> int:
+    """Print the checks; answer the exit code, 1 where one failed."""
+    if as_json:
+        print_json([asdict(check) for check in checks])
+    else:
+        rows = (("ok" if check.ok else "FAILED", check.name, check.detail, check.cure) for check in checks)
+        print_table(("", "check", "found", "cure"), rows)
+    return 0 if all(check.ok for check in checks) else 1
+
+
+def _checks(settings: Settings) -> Iterator[Check]:
+    yield _disk(settings)
+    yield _tried("database", partial(_database, settings), "run 'cxr-worker db upgrade', or look at database_url")
+    yield _tried("refused objects", partial(_refused, settings), "see 'database'")
+    yield _tried("model", partial(_model, settings), "set inference.model to a shipped model or a folder with weights and card")
+    yield _device(settings)
+    if not settings.destinations:
+        yield Check(
+            name="destinations",
+            ok=False,
+            detail="none",
+            cure="add a [[destinations]] block, or results stay in data_dir/reports",
+        )
+    for destination in settings.destinations:
+        cure = f"start {destination.ae_title}, open the port, and register AE title {settings.dicom.ae_title} there"
+        yield _tried(f"destination {destination.name}", partial(_echo, destination, settings), cure)
+
+
+def _tried(name: str, look: Callable[[], str], cure: str) -> Check:
+    try:
+        return Check(name=name, ok=True, detail=look())
+    except Exception as error:  # noqa: BLE001  whatever is wrong is the finding
+        return Check(name=name, ok=False, detail=str(error) or type(error).__name__, cure=cure)
+
+
+def _disk(settings: Settings) -> Check:
+    def look() -> str:
+        make_data_dir(settings)
+        free = shutil.disk_usage(settings.data_dir).free
+        words = f"{settings.data_dir.resolve()}: {free / 1024**3:.1f} GiB free"
+        if free < _LOW_SPACE_BYTES:
+            raise OSError(f"{words}, less than {_LOW_SPACE_BYTES // 1024**3}")
+        return words
+
+    return _tried("disk", look, "free some space, or point data_dir at another disk")
+
+
+def _database(settings: Settings) -> str:
+    database = open_database(settings.database_url.get_secret_value())
+    try:
+        if settings.embedded and current_revision(database) is None:
+            return "embedded, new: 'serve' makes it"
+        require_newest(database)
+        return f"{database.dialect} at migration {current_revision(database)}"
+    finally:
+        database.close()
+
+
+def _refused(settings: Settings) -> str:
+    database = open_database(settings.database_url.get_secret_value())
+    try:
+        if current_revision(database) is None:
+            return "none in the last 24 hours"
+        with database.read() as connection:
+            count, newest = events.count_since(connection, "refused", since=datetime.now(UTC) - timedelta(days=1))
+        return f"{count} in the last 24 hours" + (f", the last: {newest}" if newest else "")
+    finally:
+        database.close()
+
+
+def _model(settings: Settings) -> str:
+    database = open_database(settings.database_url.get_secret_value())
+    try:
+        name, origin = settings.inference.model, "configured"
+        if current_revision(database) is not None:
+            with database.read() as connection:
+                name = active_model(connection, settings.inference)
+            origin = "configured" if name == settings.inference.model else "activated"
+    finally:
+        database.close()
+    card = Predictor.load(name, device="cpu").card
+    return f"{card.name} {card.version} ({origin}), weights {card.weights_sha256[:12]}"
+
+
+def _device(settings: Settings) -> Check:
+    def look() -> str:
+        device = choose_device(settings.inference.device)
+        return f"{device}: {torch.cuda.get_device_name(device)}" if device.type == "cuda" else "cpu: no GPU is used"
+
+    return _tried("device", look, "set inference.device to auto or cpu, or look at nvidia-smi")
+
+
+def _echo(destination: Destination, settings: Settings) -> str:
+    echo(peer_of(destination), calling_ae_title=settings.dicom.ae_title)
+    return f"{destination.ae_title} at {destination.host}:{destination.port} answers C-ECHO"

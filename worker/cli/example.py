@@ -1,0 +1,64 @@
+"""The commented configuration file that ``cxr-worker init`` writes; a test reads it back and finds every default."""
+
+from pathlib import Path
+
+from worker.errors import ConfigurationError
+
+EXAMPLE = """\
+# cxr-worker: configuration. Every key is also an environment variable: CXR_DICOM__PORT=11112, CXR_DATA_DIR=/srv/cxr …
+# Check it with 'cxr-worker doctor'.
+
+data_dir = "var"                        # received objects, reports, and the embedded database; keep it on a durable disk
+# database_url = "postgresql+psycopg://cxr@127.0.0.1/cxr"   # default: SQLite in data_dir
+
+[dicom]
+ae_title = "CXRWORKER"                  # what the PACS calls
+host = "127.0.0.1"                      # address to listen on; 0.0.0.0 for all
+port = 11112
+calling_ae_titles = []                  # empty: anybody; else only these
+maximum_associations = 64
+
+[study]
+quiet_seconds = 5.0                     # a study is complete when no image came for so long
+
+[inference]
+model = "lenet5"                        # a shipped model, or a folder with weights.safetensors and card.json
+device = "auto"                         # auto, cpu, cuda or cuda:N
+batch_size = 32                         # images in one forward pass
+decode_threads = 2
+
+[schedule]
+interval_seconds = 1.0                  # safety net: arrivals and finished steps start the next one at once
+reprocess = true                        # every night, studies whose result is by another model than the active one
+reprocess_cron = "0 22 * * *"           # minute hour day month weekday, local time
+
+[web]
+host = "127.0.0.1"                      # status page, /healthz and /readyz
+port = 8080
+
+# One block for each application entity that is to receive the results.
+# [[destinations]]
+# name = "pacs"
+# ae_title = "ORTHANC"
+# host = "127.0.0.1"
+# port = 4242
+# outputs = ["sr", "capture"]           # sr: Structured Report; capture: a picture for viewers that show no SR
+# sr_sop_class = "comprehensive"        # or "comprehensive-3d" (IHE AIR), where the destination takes it
+"""
+
+
+def write_example(path: Path, *, force: bool) -> None:
+    """Write the example.
+
+    Raises
+    ------
+    ConfigurationError
+        The file is there already, or cannot be written.
+    """
+    try:
+        with path.open("w" if force else "x", encoding="utf-8") as file:
+            file.write(EXAMPLE)
+    except FileExistsError as error:
+        raise ConfigurationError(f"{path} is there already; --force overwrites it.") from error
+    except OSError as error:
+        raise ConfigurationError(f"{path}: cannot be written: {error.strerror}.") from error

@@ -1,0 +1,129 @@
+"""Connections: one engine, reads and writes told apart, and the two dialects made to behave alike."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy
+from sqlalchemy import Connection, Engine, Table, event
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, InterfaceError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from worker.errors import ConfigurationError, DatabaseUnavailable
+
+_BUSY_SECONDS = 30
+
+
+class Database:
+    """An open database. `close` gives its connections back."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    @property
+    def dialect(self) -> str:
+        """``sqlite`` or ``postgresql``."""
+        return self.engine.dialect.name
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """Look, in one consistent transaction.
+
+        Raises
+        ------
+        DatabaseUnavailable
+            The database does not answer.
+        """
+        with _translated(), self.engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """Change, all or nothing; leaving without an error means committed and durable.
+
+        Raises
+        ------
+        DatabaseUnavailable
+            The database does not answer, or another process held it for too long.
+        """
+        with _translated(), self.engine.connect().execution_options(cxr_write=True) as connection, connection.begin():
+            yield connection
+
+    def close(self) -> None:
+        """Close every connection."""
+        self.engine.dispose()
+
+
+def open_database(url: str) -> Database:
+    """Open a database without asking it anything.
+
+    Parameters
+    ----------
+    url
+        ``sqlite:///path`` or ``postgresql+psycopg://user:password@host/name``.
+
+    Raises
+    ------
+    ConfigurationError
+        The URL names no database we can use, or its driver is not installed.
+    """
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise ConfigurationError(
+            "database_url: not a database URL; sqlite:///var/worker.db or postgresql+psycopg://user@host/name."
+        ) from error
+    backend = parsed.get_backend_name()
+    if backend not in {"sqlite", "postgresql"}:
+        raise ConfigurationError(f"database_url: '{backend}' is not supported; use sqlite or postgresql+psycopg.")
+    options: dict[str, Any] = {"hide_parameters": True, "pool_pre_ping": backend == "postgresql"}
+    if backend == "sqlite":
+        if not parsed.database or parsed.database == ":memory:":
+            raise ConfigurationError("database_url: a database in memory would lose what was received; name a file.")
+        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        options["connect_args"] = {"timeout": _BUSY_SECONDS, "check_same_thread": False}
+    try:
+        engine = sqlalchemy.create_engine(parsed, **options)
+    except (NoSuchModuleError, ModuleNotFoundError) as error:
+        raise ConfigurationError(
+            "database_url: the driver is not installed; for PostgreSQL install cxr-worker[postgresql] and use postgresql+psycopg://."
+        ) from error
+    if backend == "sqlite":
+        _behave_as_a_server(engine)
+    return Database(engine)
+
+
+def insert_if_absent(connection: Connection, table: Table, values: Mapping[str, Any]) -> int | None:
+    """Insert a row unless a unique constraint says that it is there; answer its id, or None where it was there."""
+    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    statement = insert(table).values(**values).on_conflict_do_nothing().returning(table.c.id)
+    inserted: int | None = connection.execute(statement).scalar_one_or_none()
+    return inserted
+
+
+def _behave_as_a_server(engine: Engine) -> None:
+    @event.listens_for(engine, "connect")
+    def _configure(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # the driver would begin transactions of its own, too late for a write lock
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA journal_mode = WAL")
+        cursor.execute("PRAGMA synchronous = FULL")  # NORMAL may lose the last commits with the power
+        cursor.execute("PRAGMA foreign_keys = ON")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        # A transaction that reads first and writes later could meet SQLITE_BUSY with no way to wait.
+        writes = connection.get_execution_options().get("cxr_write", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except (OperationalError, InterfaceError, PoolTimeoutError) as error:
+        raise DatabaseUnavailable(f"The database does not answer ({type(error).__name__}).") from error

@@ -1,0 +1,145 @@
+"""What operators ask for: studies and deliveries as plain values, ready for a table or JSON."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, RowMapping, Select, select
+
+from worker.db.schema import deliveries, events, instances, predictions, reports, studies
+
+Listed = dict[str, Any]
+
+
+def list_studies(connection: Connection, *, state: str | None, since: datetime | None, limit: int) -> list[Listed]:
+    """Studies with their images, reports and deliveries, the newest first."""
+    chosen = select(studies).order_by(studies.c.received_at.desc(), studies.c.id.desc()).limit(limit)
+    if state is not None:
+        chosen = chosen.where(studies.c.state == state)
+    if since is not None:
+        chosen = chosen.where(studies.c.received_at >= since)
+    return _described(connection, chosen)
+
+
+def show_study(connection: Connection, study_uid: str) -> Listed | None:
+    """One study, with what happened to it."""
+    found = _described(connection, select(studies).where(studies.c.study_uid == study_uid))
+    if not found:
+        return None
+    happened = (
+        select(events)
+        .join(studies, studies.c.id == events.c.study_id)
+        .where(studies.c.study_uid == study_uid)
+        .order_by(events.c.id)
+    )
+    return found[0] | {
+        "events": [
+            {"at": _moment(row["at"]), "kind": row["kind"], "detail": row["detail"]}
+            for row in connection.execute(happened).mappings()
+        ]
+    }
+
+
+def list_deliveries(
+    connection: Connection, *, state: str | None = None, destination: str | None = None, limit: int = 1000
+) -> list[Listed]:
+    """Deliveries, the newest first."""
+    chosen = (
+        select(deliveries, reports.c.kind, studies.c.study_uid)
+        .join(reports, reports.c.id == deliveries.c.report_id)
+        .join(studies, studies.c.id == reports.c.study_id)
+        .order_by(deliveries.c.id.desc())
+        .limit(limit)
+    )
+    if state is not None:
+        chosen = chosen.where(deliveries.c.state == state)
+    if destination is not None:
+        chosen = chosen.where(deliveries.c.destination == destination)
+    return [{"id": row["id"], "study_uid": row["study_uid"], **_delivery(row)} for row in connection.execute(chosen).mappings()]
+
+
+def _described(connection: Connection, chosen: Select[Any]) -> list[Listed]:
+    rows = connection.execute(chosen).mappings().all()
+    ids = [row["id"] for row in rows]
+    images = _grouped(connection, select(instances).where(instances.c.study_id.in_(ids)).order_by(instances.c.id))
+    answers = _grouped(connection, select(predictions).where(predictions.c.study_id.in_(ids)).order_by(predictions.c.id))
+    made = _grouped(connection, select(reports).where(reports.c.study_id.in_(ids)).order_by(reports.c.id))
+    sent = _grouped(
+        connection,
+        select(deliveries, reports.c.kind, reports.c.study_id)
+        .join(reports, reports.c.id == deliveries.c.report_id)
+        .where(reports.c.study_id.in_(ids))
+        .order_by(deliveries.c.id),
+    )
+    return [
+        {
+            "study_uid": row["study_uid"],
+            "patient_id": row["patient_id"],
+            "accession_number": row["accession_number"],
+            "state": row["state"],
+            "reason": row["reason"],
+            "received_at": _moment(row["received_at"]),
+            "completed_at": _moment(row["completed_at"]),
+            "analysed_at": _moment(row["analysed_at"]),
+            "triage": row["triage"],
+            "generation": row["generation"],
+            "images": [_image(image, answers[row["id"]]) for image in images[row["id"]]],
+            "reports": [
+                {key: report[key] for key in ("kind", "sop_instance_uid", "sop_class_uid", "generation")}
+                for report in made[row["id"]]
+            ],
+            "deliveries": [_delivery(delivery) for delivery in sent[row["id"]]],
+        }
+        for row in rows
+    ]
+
+
+def _image(image: RowMapping, answers: Sequence[RowMapping]) -> Listed:
+    return {
+        "sop_instance_uid": image["sop_instance_uid"],
+        "modality": image["modality"],
+        "eligible": image["eligible"],
+        "reason_code": image["reason_code"],
+        "reason": image["reason"],
+        "conflict": image["conflict"],
+        "path": image["path"],
+        "predictions": [
+            {
+                "model": answer["model"],
+                "version": answer["version"],
+                "weights_sha256": answer["weights_sha256"],
+                "generation": answer["generation"],
+                "probabilities": answer["probabilities"],
+                "label": answer["label"],
+                "flagged": answer["flagged"],
+            }
+            for answer in answers
+            if answer["instance_id"] == image["id"]
+        ],
+    }
+
+
+def _delivery(row: RowMapping) -> Listed:
+    return {
+        "destination": row["destination"],
+        "kind": row["kind"],
+        "state": row["state"],
+        "attempts": row["attempts"],
+        "next_attempt_at": _moment(row["next_attempt_at"]) if row["state"] == "pending" else None,
+        "last_error": row["last_error"],
+        "delivered_at": _moment(row["delivered_at"]),
+        "committed": row["committed"],
+    }
+
+
+def _grouped(connection: Connection, chosen: Select[Any]) -> defaultdict[int, list[RowMapping]]:
+    groups: defaultdict[int, list[RowMapping]] = defaultdict(list)
+    rows: Iterable[RowMapping] = connection.execute(chosen).mappings()
+    for row in rows:
+        groups[row["study_id"]].append(row)
+    return groups
+
+
+def _moment(value: datetime | None) -> str | None:
+    return None if value is None else value.isoformat(timespec="milliseconds")

@@ -1,0 +1,55 @@
+"""Errors of the worker.
+
+WorkerError
+├── Retryable               may work later, without anybody's help
+│   ├── DatabaseUnavailable
+│   └── AnotherRunner
+└── Permanent               a person must look
+    ├── ConfigurationError
+    ├── DatabaseOutdated
+    ├── NoSuchStudy
+    └── NoSuchDelivery
+
+The docstring is the message where none is given. Messages carry ids and keys, never values of a patient.
+"""
+
+from dicom_io.errors import Retryable as DicomRetryable
+
+
+class WorkerError(Exception):
+    """The worker could not do what was asked."""
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or (type(self).__doc__ or "").strip())
+
+
+class Retryable(WorkerError):
+    """It may work later."""
+
+
+class DatabaseUnavailable(Retryable, DicomRetryable):
+    """The database does not answer."""
+
+
+class AnotherRunner(Retryable):
+    """Another runner works on this database."""
+
+
+class Permanent(WorkerError):
+    """It will not work until somebody changes something."""
+
+
+class ConfigurationError(Permanent):
+    """The configuration is wrong."""
+
+
+class DatabaseOutdated(Permanent):
+    """The database is not at the newest migration: run 'cxr-worker db upgrade'."""
+
+
+class NoSuchStudy(Permanent):
+    """No study with this Study Instance UID was received: 'cxr-worker studies list' shows those that were."""
+
+
+class NoSuchDelivery(Permanent):
+    """No such delivery: 'cxr-worker deliveries list' shows those that exist."""

@@ -1,0 +1,63 @@
+"""One runner for one database: a lock that dies with its holder."""
+
+import fcntl
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+
+from worker.db.database import Database
+from worker.errors import AnotherRunner
+from worker.files import make_folder
+
+_ADVISORY_KEY = 0x63787277  # "cxrw": any number will do, as long as every runner takes the same
+
+
+@contextmanager
+def leadership(database: Database, *, data_dir: Path) -> Iterator[Callable[[], bool]]:
+    """Be the one runner while inside; what is given tells whether that is still so.
+
+    PostgreSQL's advisory lock goes with the connection, the file's lock beside an embedded database with the process.
+
+    Raises
+    ------
+    AnotherRunner
+        Somebody else is.
+    """
+    if database.dialect == "postgresql":
+        with _advisory_lock(database) as still_held:
+            yield still_held
+    else:
+        with _file_lock(data_dir / "runner.lock"):
+            yield lambda: True
+
+
+@contextmanager
+def _advisory_lock(database: Database) -> Iterator[Callable[[], bool]]:
+    with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        if not connection.execute(text("SELECT pg_try_advisory_lock(:key)"), {"key": _ADVISORY_KEY}).scalar_one():
+            raise AnotherRunner
+
+        def still_held() -> bool:
+            try:
+                connection.execute(text("SELECT 1"))
+            except DBAPIError:
+                return False
+            return True
+
+        yield still_held
+        with suppress(DBAPIError):  # gone with the connection already
+            connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": _ADVISORY_KEY})
+
+
+@contextmanager
+def _file_lock(path: Path) -> Iterator[None]:
+    make_folder(path.parent)
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise AnotherRunner from error
+        yield

@@ -1,0 +1,88 @@
+"""Logs: an event name and a few allowed fields, on stderr. What is not on the list does not get out, so patient data cannot."""
+
+import logging
+import sys
+import traceback
+from collections.abc import MutableMapping
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+ALLOWED_FIELDS = frozenset(
+    {
+        "ae_title",
+        "attempts",
+        "calling_ae_title",
+        "count",
+        "database",
+        "delay_seconds",
+        "destination",
+        "device",
+        "error",
+        "eligible",
+        "generation",
+        "host",
+        "images",
+        "instances",
+        "kind",
+        "library",
+        "model",
+        "peer_address",
+        "port",
+        "reason_code",
+        "revision",
+        "seconds",
+        "state",
+        "status",
+        "step",
+        "study_id",
+        "triage",
+        "version",
+        "where",
+    }
+)
+_ALWAYS = frozenset({"event", "level", "timestamp"})
+
+
+def configure(*, json_lines: bool | None = None) -> None:
+    """Send our events to stderr, as JSON lines unless a person looks on; let libraries speak only of trouble."""
+    as_json = not sys.stderr.isatty() if json_lines is None else json_lines
+    renderer: Any = structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(pad_event_to=24)
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            keep_allowed,
+            renderer,
+        ],
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+    logging.basicConfig(handlers=[_LibraryHandler()], level=logging.WARNING, force=True)
+    logging.getLogger("apscheduler").setLevel(logging.ERROR)  # it warns of each start that coalesces with a running one
+    logging.captureWarnings(capture=True)
+
+
+def keep_allowed(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Drop every field that is not on the list."""
+    return {key: value for key, value in event.items() if key in ALLOWED_FIELDS or key in _ALWAYS}
+
+
+def traceback_of(error: BaseException) -> str:
+    """The way to an error as ``file.py:12 function`` steps, without its message, which may quote what a data set held."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return " > ".join(f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames[-8:])
+
+
+class _LibraryHandler(logging.Handler):
+    """Says that a library complained, and where; its words may hold values of a data set and are left out."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[0].__name__ if record.exc_info and record.exc_info[0] else None
+        structlog.get_logger().warning(
+            "library.message",
+            library=record.name,
+            where=f"{record.filename}:{record.lineno}",
+            **({"error": error} if error else {}),
+        )

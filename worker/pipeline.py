@@ -1,0 +1,238 @@
+"""The path of a radiograph, arrow by arrow, from top to bottom.
+
+    receive ──► store ──► complete ──► select ──► prepare ──► predict ──► record ──► report ──► deliver
+
+The first two happen while the sender waits; the rest is found by asking the database what is due. So a crash anywhere is
+mended by asking again, and every step after store may run twice with the same result.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from time import perf_counter
+
+import structlog
+
+from cxr_models.errors import Permanent as PermanentModelError
+from dicom_io.errors import Permanent as PermanentDicomError
+from dicom_io.part10 import StoreRequest, identify
+from dicom_io.values import SOPClassUID
+from worker.db import reports, studies
+from worker.db.database import Database
+from worker.db.studies import Arrival
+from worker.engine import Engine
+from worker.errors import DatabaseUnavailable
+from worker.log import traceback_of
+from worker.retry import next_attempt
+from worker.settings import Destination, Settings
+from worker.steps.complete import is_complete
+from worker.steps.deliver import deliver
+from worker.steps.record import conclude
+from worker.steps.report import build, keep, wanted
+from worker.steps.store import describe, store
+from worker.values import AnalysedStudy, ModelIdentity, ReadyStudy, StudyOutcome, StudyState
+
+log = structlog.get_logger()
+
+STUDIES_AT_ONCE = 64
+DELIVERIES_AT_ONCE = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What the path needs from outside."""
+
+    settings: Settings
+    database: Database
+    clock: Callable[[], datetime]
+    engine: Callable[[], Engine]
+    """Gives the engine with the active model."""
+
+    @property
+    def data_dir(self) -> Path:
+        """Where files lie."""
+        return self.settings.data_dir
+
+
+def receive(request: StoreRequest, parts: Parts) -> None:
+    """Take one object in. Returning means that it is durable on disk and committed in the database: 0x0000 may be answered.
+
+    Raises
+    ------
+    dicom_io.errors.DicomError, DatabaseUnavailable, OSError
+        It was not kept; `dicom_io.status.status_of` knows what the sender is told.
+    """
+    identity = identify(request)
+    file = describe(request)
+    with parts.database.read() as connection:
+        known = studies.is_known(connection, sop_instance_uid=identity.sop_instance_uid, sha256=file.sha256)
+    if known and (parts.data_dir / file.path).exists():
+        return
+    store(request, file, data_dir=parts.data_dir, receiver=parts.settings.dicom.ae_title)
+    with parts.database.write() as connection:
+        studies.add_arrival(
+            connection,
+            Arrival(
+                identity=identity,
+                file=file,
+                transfer_syntax=request.transfer_syntax,
+                calling_ae_title=request.calling_ae_title,
+                peer_address=request.peer_address,
+                at=parts.clock(),
+            ),
+        )
+
+
+def advance(parts: Parts) -> bool:
+    """Take every study as far as it can go now, short of delivery; answer whether anything moved."""
+    completed = complete_studies(parts)
+    analysed = analyse_studies(parts)
+    reported = report_studies(parts)
+    return completed + analysed + reported > 0
+
+
+def complete_studies(parts: Parts) -> int:
+    """Call studies complete that were quiet for long enough."""
+    now, quiet = parts.clock(), timedelta(seconds=parts.settings.study.quiet_seconds)
+    with parts.database.read() as connection:
+        due = [study for study in studies.arriving(connection) if is_complete(study, now=now, quiet=quiet)]
+    completed = 0
+    for study in due:
+        with parts.database.write() as connection:
+            if studies.mark_ready(connection, study, now=now):
+                completed += 1
+                log.info("study.complete", study_id=study.id)
+    return completed
+
+
+def analyse_studies(parts: Parts) -> int:
+    """Select, prepare and predict what is ready, and record the outcome of each study."""
+    with parts.database.write() as connection:
+        ready = studies.claim_ready(connection, now=parts.clock(), limit=STUDIES_AT_ONCE, data_dir=parts.data_dir)
+    # What failed before is tried alone, so that one study which breaks the engine cannot take others with it.
+    fresh = [study for study in ready if study.attempts == 1]
+    batches = [fresh] * bool(fresh) + [[study] for study in ready if study.attempts > 1]
+    return sum(_analyse(batch, parts) for batch in batches)
+
+
+def _analyse(batch: list[ReadyStudy], parts: Parts) -> int:
+    started = perf_counter()
+    unanswered = {study.id: study for study in batch}
+    try:
+        for outcome in parts.engine().analyse(batch):
+            record(outcome, parts)
+            del unanswered[outcome.study.id]
+    except DatabaseUnavailable:
+        raise
+    except Exception as error:  # noqa: BLE001  the step's boundary: an engine may fail in any way, and the studies must go on
+        where = traceback_of(error)
+        log.error("analysis.failed", error=type(error).__name__, where=where, count=len(unanswered))  # noqa: TRY400  no values
+        reason = str(error) if isinstance(error, PermanentModelError) else f"Internal error: {type(error).__name__} at {where}"
+        for study in unanswered.values():
+            try_later(study, reason, parts)
+    log.info("studies.analysed", count=len(batch) - len(unanswered), seconds=round(perf_counter() - started, 3))
+    return len(batch) - len(unanswered)
+
+
+def try_later(study: ReadyStudy, reason: str, parts: Parts) -> None:
+    """Put a study off that could not be analysed, or give it up after the last attempt."""
+    now = parts.clock()
+    again_at = next_attempt(study.attempts, now=now)
+    if again_at is None:
+        record(StudyOutcome(study=study, images=(), failure=f"{reason} Given up after {study.attempts} attempts."), parts)
+        return
+    with parts.database.write() as connection:
+        studies.postpone(connection, study, until=again_at, reason=reason)
+
+
+def record(outcome: StudyOutcome, parts: Parts) -> None:
+    """Write down what became of a study; nothing is written when new images reopened it meanwhile."""
+    conclusion = conclude(outcome)
+    with parts.database.write() as connection:
+        recorded = studies.record_outcome(connection, outcome, conclusion, now=parts.clock())
+    if recorded:
+        log.info(
+            "study.concluded",
+            state=conclusion.state,
+            study_id=outcome.study.id,
+            images=len(outcome.images),
+            eligible=sum(image.eligible for image in outcome.images),
+            triage=conclusion.triage,
+        )
+
+
+def report_studies(parts: Parts) -> int:
+    """Make the reports of analysed studies and queue them for every destination."""
+    with parts.database.read() as connection:
+        due = studies.analysed(connection, limit=STUDIES_AT_ONCE, data_dir=parts.data_dir)
+    return sum(_report(study, parts) for study in due)
+
+
+def _report(study: AnalysedStudy, parts: Parts) -> bool:
+    try:
+        for sop_class, receivers in wanted(parts.settings.destinations).items():
+            report(study, sop_class, receivers, parts)
+        state, reason = StudyState.REPORTED, None
+    except PermanentDicomError as error:
+        state, reason = StudyState.FAILED, f"The report cannot be made: {error}"
+    except (DatabaseUnavailable, OSError):
+        raise
+    except Exception as error:  # noqa: BLE001  the step's boundary: one study's report must not hold up the others
+        state, reason = StudyState.FAILED, f"Internal error in the report: {type(error).__name__} at {traceback_of(error)}"
+    with parts.database.write() as connection:
+        moved = studies.advance_state(connection, study, state, reason=reason, now=parts.clock())
+        if moved and reports.nothing_pending(connection, study.id):
+            studies.mark_delivered(connection, study.id, now=parts.clock())
+    if moved:
+        log.info("study.reported" if state is StudyState.REPORTED else "report.failed", study_id=study.id, triage=study.triage)
+    return moved
+
+
+def report(study: AnalysedStudy, sop_class: SOPClassUID, receivers: tuple[str, ...], parts: Parts) -> None:
+    """Make one object of a study, once: the same result has the same UID and is never made again."""
+    with parts.database.read() as connection:
+        predecessor = reports.newest(connection, study.id, sop_class)
+    ds = build(study, sop_class, predecessor=predecessor)
+    with parts.database.read() as connection:
+        known = reports.find(connection, ds.SOPInstanceUID)
+    made = None if known is not None else keep(ds, data_dir=parts.data_dir)
+    with parts.database.write() as connection:
+        report_id = known if made is None else reports.add(connection, study, made, now=parts.clock())
+        if report_id is not None:
+            reports.queue(connection, report_id, receivers, now=parts.clock())
+
+
+def deliver_reports(destination: Destination, parts: Parts) -> int:
+    """Send a destination what is due there; answer how many reports it now keeps."""
+    with parts.database.read() as connection:
+        due = reports.due(connection, destination.name, now=parts.clock(), data_dir=parts.data_dir, limit=DELIVERIES_AT_ONCE)
+    if not due:
+        return 0
+    delivered = 0
+    for delivery, outcome in deliver(due, destination, calling_ae_title=parts.settings.dicom.ae_title):
+        now = parts.clock()
+        with parts.database.write() as connection:
+            if outcome.error is None:
+                delivered += 1
+                reports.mark_delivered(connection, delivery, now=now)
+            else:
+                again_at = next_attempt(delivery.attempts + 1, now=now)
+                reports.mark_undelivered(connection, delivery, str(outcome.error), next_attempt_at=again_at, now=now)
+                log.warning(
+                    "delivery.failed",
+                    study_id=delivery.study_id,
+                    destination=destination.name,
+                    attempts=delivery.attempts + 1,
+                    error=type(outcome.error).__name__,
+                    state="failed" if again_at is None else "pending",
+                )
+    log.info("reports.delivered", destination=destination.name, count=delivered)
+    return delivered
+
+
+def reprocess_outdated(parts: Parts, model: ModelIdentity, *, limit: int) -> int:
+    """Make studies due again whose newest predictions are by other weights than these; answer how many."""
+    with parts.database.write() as connection:
+        outdated = studies.answered_by_another_model(connection, model, limit=limit)
+        return studies.analyse_again(connection, outdated, now=parts.clock(), why=f"active model {model.name} {model.version}")

@@ -1,0 +1,15 @@
+"""When to try again: 30 seconds, doubling to 10 minutes, 10 attempts."""
+
+from datetime import datetime, timedelta
+
+FIRST_DELAY = timedelta(seconds=30)
+LONGEST_DELAY = timedelta(minutes=10)
+MAX_ATTEMPTS = 10
+
+
+def next_attempt(attempts: int, *, now: datetime) -> datetime | None:
+    """When to try again after a number of failed attempts (1 or more), or None when it is time to give up."""
+    if attempts >= MAX_ATTEMPTS:
+        return None
+    delay = FIRST_DELAY * (1 << (attempts - 1))
+    return now + min(delay, LONGEST_DELAY)

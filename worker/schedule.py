@@ -1,0 +1,138 @@
+"""What runs when: APScheduler drives the steps, night work and each destination's deliveries."""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from threading import Lock
+
+import structlog
+from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.schedulers.background import BackgroundScheduler
+from apscheduler.triggers.cron import CronTrigger
+
+from worker import pipeline
+from worker.db import reports, studies
+from worker.errors import DatabaseUnavailable
+from worker.log import traceback_of
+from worker.models import active_identity
+from worker.pipeline import Parts
+from worker.settings import Destination
+
+log = structlog.get_logger()
+
+STUDIES = "studies"
+NIGHTLY = "nightly"
+NIGHTLY_LIMIT = 100_000
+
+
+class Schedule:
+    """The running scheduler.
+
+    Each job asks the database what is due, and goes on until nothing is. The interval is a safety net: `wake` and the end of
+    a step start the next at once, and a study's quiet time or a delivery's next attempt starts it on the dot.
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        # Each job may run while its successor waits; a destination that hangs must not take another one's thread.
+        threads = 2 * (2 + len(parts.settings.destinations))
+        self._scheduler = BackgroundScheduler(timezone="UTC", executors={"default": ThreadPoolExecutor(threads)})
+        interval = parts.settings.schedule.interval_seconds
+        self._add_steps(STUDIES, self._advance, interval)
+        for destination in parts.settings.destinations:
+            self._add_steps(_job_of(destination), self._deliverer(destination), interval)
+        if parts.settings.schedule.reprocess:
+            self._scheduler.add_job(
+                self._guarded(NIGHTLY, self._reprocess),
+                CronTrigger.from_crontab(parts.settings.schedule.reprocess_cron),  # local time
+                id=NIGHTLY,
+                coalesce=True,
+                misfire_grace_time=3600,
+            )
+
+    def start(self) -> None:
+        """Start the jobs, each at once."""
+        self._scheduler.start()
+
+    def close(self) -> None:
+        """Let running jobs finish, start no more."""
+        self._scheduler.shutdown(wait=True)
+
+    def wake(self, job: str = STUDIES) -> None:
+        """Run a job now; while it runs, once more afterwards."""
+        self._scheduler.modify_job(job, next_run_time=self._parts.clock())
+
+    def _add_steps(self, job: str, step: Callable[[], None], interval: float) -> None:
+        # Two instances: the second waits for the first one's lock, so that a wake during a run is not lost.
+        self._scheduler.add_job(
+            self._guarded(job, step),
+            "interval",
+            seconds=interval,
+            id=job,
+            max_instances=2,
+            coalesce=True,
+            misfire_grace_time=None,
+            next_run_time=self._parts.clock(),
+        )
+
+    def _start_at(self, job: str, moment: datetime) -> None:
+        self._scheduler.add_job(
+            self.wake, "date", run_date=moment, args=[job], id=f"{job} due", replace_existing=True, misfire_grace_time=None
+        )
+
+    def _advance(self) -> None:
+        while pipeline.advance(self._parts):
+            for destination in self._parts.settings.destinations:
+                self.wake(_job_of(destination))
+        quiet = timedelta(seconds=self._parts.settings.study.quiet_seconds)
+        with self._parts.database.read() as connection:
+            self._come_back(STUDIES, studies.next_quiet_end(connection, quiet=quiet))
+
+    def _deliverer(self, destination: Destination) -> Callable[[], None]:
+        def run() -> None:
+            while pipeline.deliver_reports(destination, self._parts):
+                pass
+            with self._parts.database.read() as connection:
+                self._come_back(_job_of(destination), reports.next_due(connection, destination.name))
+
+        return run
+
+    def _come_back(self, job: str, moment: datetime | None) -> None:
+        """Start a job at a moment that comes before its next interval."""
+        interval = timedelta(seconds=self._parts.settings.schedule.interval_seconds)
+        if moment is not None and moment < self._parts.clock() + interval:
+            self._start_at(job, moment)
+
+    def _reprocess(self) -> None:
+        with self._parts.database.read() as connection:
+            model = active_identity(connection, self._parts.settings.inference)
+        count = pipeline.reprocess_outdated(self._parts, model, limit=NIGHTLY_LIMIT)
+        log.info("nightly.reprocess", count=count)
+        if count:
+            self.wake()
+
+    def _guarded(self, step: str, run: Callable[[], None]) -> Callable[[], None]:
+        lock = Lock()
+        troubled = False
+
+        def guarded() -> None:
+            nonlocal troubled
+            with lock:
+                try:
+                    run()
+                except DatabaseUnavailable as error:
+                    if not troubled:  # once, not every second
+                        log.error("step.waits", step=step, error=type(error).__name__)  # noqa: TRY400  no values
+                    troubled = True
+                except Exception as error:  # noqa: BLE001  the step loop's boundary: the worker goes on
+                    log.error("step.failed", step=step, error=type(error).__name__, where=traceback_of(error))  # noqa: TRY400
+                    troubled = True
+                else:
+                    if troubled:
+                        log.info("step.recovered", step=step)
+                    troubled = False
+
+        return guarded
+
+
+def _job_of(destination: Destination) -> str:
+    return f"deliver {destination.name}"

@@ -1,0 +1,167 @@
+"""Processes: the receiver, the runner, or both, until a signal ends them."""
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import UTC, datetime
+from threading import Event
+
+import structlog
+
+from dicom_io.listener import Listener, ListenerSettings, listen
+from dicom_io.part10 import StoreRequest
+from dicom_io.status import StoreStatus
+from worker.db import events
+from worker.db.database import Database, open_database
+from worker.db.migrate import current_revision, require_newest, upgrade
+from worker.errors import AnotherRunner, ConfigurationError, DatabaseUnavailable
+from worker.files import make_folder
+from worker.leader import leadership
+from worker.log import traceback_of
+from worker.models import ModelHolder
+from worker.pipeline import Parts, receive
+from worker.schedule import Schedule
+from worker.settings import Settings
+
+log = structlog.get_logger()
+
+_STANDBY_SECONDS = 2.0
+
+
+def utc_now() -> datetime:
+    """The one clock of a running worker."""
+    return datetime.now(UTC)
+
+
+@contextmanager
+def opened(settings: Settings, *, migrate: bool | None = None) -> Iterator[Database]:
+    """The database, at the newest migration: the embedded default is brought there, another must be there already."""
+    make_data_dir(settings)
+    database = open_database(settings.database_url.get_secret_value())
+    try:
+        if migrate if migrate is not None else settings.embedded:
+            upgrade(database)
+            log.info("database.ready", database=database.dialect, revision=current_revision(database))
+        require_newest(database)
+        yield database
+    finally:
+        database.close()
+
+
+def make_data_dir(settings: Settings) -> None:
+    """Make the data folder.
+
+    Raises
+    ------
+    ConfigurationError
+        It cannot be made or written to.
+    """
+    try:
+        make_folder(settings.data_dir)
+        probe = settings.data_dir / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ConfigurationError(f"data_dir: {settings.data_dir} cannot be written to: {error.strerror}.") from error
+
+
+def serve(settings: Settings, *, receiving: bool, running: bool) -> None:
+    """Receive, run the steps, or both, until SIGTERM or SIGINT; then finish what is in hand and return."""
+    stop = Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    with ExitStack() as stack:
+        database = stack.enter_context(opened(settings))
+        holder = ModelHolder(database, settings.inference)
+        stack.callback(holder.close)
+        parts = Parts(settings=settings, database=database, clock=utc_now, engine=holder.engine)
+        if running:
+            holder.engine()
+        wake = Waker()
+        if receiving:
+            listener = stack.enter_context(receiver(parts, arrived=wake))
+            log.info("ready", ae_title=settings.dicom.ae_title, host=settings.dicom.host, port=listener.port)
+        if running:
+            lead_until(stop, parts, wake)
+        else:
+            stop.wait()
+        log.info("stopping")
+
+
+class Waker:
+    """Tells the running schedule, where there is one in this process, that something came."""
+
+    def __init__(self) -> None:
+        self.schedule: Schedule | None = None
+
+    def __call__(self) -> None:
+        """Wake it."""
+        if self.schedule is not None:
+            self.schedule.wake()
+
+
+def receiver(parts: Parts, *, arrived: Callable[[], None]) -> Listener:
+    """Start to accept associations and make what they bring durable."""
+    dicom = parts.settings.dicom
+
+    def on_store(request: StoreRequest) -> None:
+        receive(request, parts)
+        arrived()
+
+    def on_refused(request: StoreRequest, status: StoreStatus, error: BaseException) -> None:
+        log.warning(
+            "object.refused",
+            calling_ae_title=request.calling_ae_title,
+            peer_address=request.peer_address,
+            status=f"0x{status:04X}",
+            error=type(error).__name__,
+            where=traceback_of(error),
+        )
+        detail = f"0x{status:04X} to {request.calling_ae_title} at {request.peer_address}: {error}"
+        with suppress(DatabaseUnavailable), parts.database.write() as connection:
+            events.add(connection, "refused", at=parts.clock(), detail=detail[:500])
+
+    try:
+        return listen(
+            ListenerSettings(
+                ae_title=dicom.ae_title,
+                host=dicom.host,
+                port=dicom.port,
+                calling_ae_titles=dicom.calling_ae_titles,
+                maximum_associations=dicom.maximum_associations,
+            ),
+            on_store=on_store,
+            on_refused=on_refused,
+        )
+    except OSError as error:
+        raise ConfigurationError(
+            f"dicom.port: cannot listen on {dicom.host}:{dicom.port}: {error.strerror}. Is another worker running?"
+        ) from error
+
+
+def lead_until(stop: Event, parts: Parts, wake: Waker) -> None:
+    """Run the schedule while this is the one runner; stand by while another is."""
+    standing_by = False
+    while not stop.is_set():
+        try:
+            with leadership(parts.database, data_dir=parts.data_dir) as still_leading:
+                standing_by = False
+                log.info("runner.leads")
+                _run_while(still_leading, stop, parts, wake)
+        except (AnotherRunner, DatabaseUnavailable) as error:
+            if not standing_by:
+                log.info("runner.standby", error=type(error).__name__)
+            standing_by = True
+            stop.wait(_STANDBY_SECONDS)
+
+
+def _run_while(leading: Callable[[], bool], stop: Event, parts: Parts, wake: Waker) -> None:
+    schedule = Schedule(parts)
+    schedule.start()
+    wake.schedule = schedule
+    try:
+        while leading() and not stop.wait(_STANDBY_SECONDS):
+            pass
+    finally:
+        wake.schedule = None
+        schedule.close()

@@ -1,0 +1,216 @@
+"""Settings: one frozen object, read once from a TOML file and the environment."""
+
+import json
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from apscheduler.triggers.cron import CronTrigger
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
+
+from worker.errors import ConfigurationError
+from worker.values import ReportKind
+
+DEFAULT_FILE = Path("cxr-worker.toml")
+_PREFIX = "CXR_"
+_AE_TITLE = re.compile(r"[\x20-\x5b\x5d-\x7e]{1,16}")
+
+
+def _ae_title(value: str) -> str:
+    if not _AE_TITLE.fullmatch(value) or not value.strip() or value != value.strip():
+        raise ValueError("an AE title has 1 to 16 printable ASCII characters, no backslash, no space at either end")
+    return value
+
+
+def _crontab(value: str) -> str:
+    CronTrigger.from_crontab(value)
+    return value
+
+
+AETitle = Annotated[str, AfterValidator(_ae_title)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class Section(BaseModel):
+    """A part of the settings: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DicomSettings(Section):
+    """Who we are on the DICOM network."""
+
+    ae_title: AETitle = "CXRWORKER"
+    host: str = "127.0.0.1"
+    port: Port = 11112
+    calling_ae_titles: tuple[AETitle, ...] = ()
+    maximum_associations: Annotated[int, Field(ge=1, le=1000)] = 64
+
+
+class StudySettings(Section):
+    """When a study counts as complete."""
+
+    quiet_seconds: Annotated[float, Field(ge=0, le=86400)] = 5.0
+
+
+class InferenceSettings(Section):
+    """Which model runs where."""
+
+    model: str = "lenet5"
+    device: str = "auto"
+    batch_size: Annotated[int, Field(ge=1, le=4096)] = 32
+    decode_threads: Annotated[int, Field(ge=1, le=64)] = 2
+
+
+class ScheduleSettings(Section):
+    """What runs when. Cron expressions are in local time."""
+
+    interval_seconds: Annotated[float, Field(gt=0, le=3600)] = 1.0
+    reprocess_cron: Annotated[str, AfterValidator(_crontab)] = "0 22 * * *"
+    reprocess: bool = True
+
+
+class Destination(Section):
+    """An application entity that is sent our reports."""
+
+    name: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.-]+$")]
+    ae_title: AETitle
+    host: str
+    port: Annotated[int, Field(ge=1, le=65535)]
+    outputs: Annotated[tuple[ReportKind, ...], Field(min_length=1)] = (ReportKind.SR, ReportKind.CAPTURE)
+    sr_sop_class: Literal["comprehensive", "comprehensive-3d"] = "comprehensive"
+
+
+class Settings(Section):
+    """All settings. `read_settings` makes them."""
+
+    data_dir: Path = Path("var")
+    database_url: SecretStr = SecretStr("")
+    dicom: DicomSettings = DicomSettings()
+    study: StudySettings = StudySettings()
+    inference: InferenceSettings = InferenceSettings()
+    schedule: ScheduleSettings = ScheduleSettings()
+    destinations: tuple[Destination, ...] = ()
+
+    @field_validator("destinations")
+    @classmethod
+    def _names_differ(cls, value: tuple[Destination, ...]) -> tuple[Destination, ...]:
+        names = [destination.name for destination in value]
+        if len(set(names)) != len(names):
+            raise ValueError("two destinations have the same name")
+        return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _embedded_database_by_default(cls, values: Any) -> Any:
+        if isinstance(values, dict) and not values.get("database_url"):
+            data_dir = Path(str(values.get("data_dir", "var"))).expanduser()
+            return {**values, "database_url": f"sqlite:///{data_dir / 'worker.db'}"}
+        return values
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the database is the embedded default (SQLite)."""
+        return self.database_url.get_secret_value().startswith("sqlite")
+
+
+def read_settings(path: Path | None = None, environment: Mapping[str, str] | None = None) -> Settings:
+    """Read the settings from a TOML file, then from ``CXR_SECTION__KEY`` variables, which win.
+
+    Parameters
+    ----------
+    path
+        The file; by default ``cxr-worker.toml`` in the working folder where there is one, else the defaults.
+    environment
+        By default the process's own.
+
+    Raises
+    ------
+    ConfigurationError
+        One line that names the file or variable, the key and what is wrong.
+    """
+    values = _read_file(path)
+    named = _overlay(values, os.environ if environment is None else environment)
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        raise ConfigurationError(_explain(error.errors(include_url=False, include_input=False)[0], path, named)) from error
+
+
+def _read_file(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        if not DEFAULT_FILE.exists():
+            return {}
+        path = DEFAULT_FILE
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigurationError(f"{path}: no such file; 'cxr-worker init {path}' writes one.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path}: cannot be read: {error}.") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{path}: not valid TOML: {error}.") from error
+
+
+def _overlay(values: dict[str, Any], environment: Mapping[str, str]) -> dict[tuple[str, ...], str]:
+    """Lay the environment over the file's values; answer which variable set which key."""
+    named: dict[tuple[str, ...], str] = {}
+    for variable, text in sorted(environment.items()):
+        if not variable.startswith(_PREFIX):
+            continue
+        keys = tuple(variable.removeprefix(_PREFIX).lower().split("__"))
+        # CXR_DATA and CXR_DICOM name test data: a variable without a section is ours only where the key holds one value.
+        if len(keys) == 1 and keys[0] not in {"data_dir", "database_url"}:
+            continue
+        _set(values, keys, text, variable)
+        named[keys] = variable
+    return named
+
+
+def _set(values: dict[str, Any], keys: tuple[str, ...], text: str, variable: str) -> None:
+    *path, last = keys
+    place: Any = values
+    for key in path:
+        place = _child(place, key, variable)
+    if isinstance(place, list):
+        raise ConfigurationError(f"{variable}: a number alone names no key.")
+    place[last] = _parsed(text)
+
+
+def _child(place: Any, key: str, variable: str) -> Any:
+    if key.isdecimal() and isinstance(place, list):
+        index = int(key)
+        if index > len(place):
+            raise ConfigurationError(f"{variable}: entry {index} of a list that has {len(place)}.")
+        if index == len(place):
+            place.append({})
+        return place[index]
+    if not isinstance(place, dict):
+        raise ConfigurationError(f"{variable}: names no key of the configuration.")
+    child = place.setdefault(key, [] if key == "destinations" else {})
+    if not isinstance(child, dict | list):
+        raise ConfigurationError(f"{variable}: {key} is a value, not a section.")
+    return child
+
+
+def _parsed(text: str) -> Any:
+    if not text.startswith("["):
+        return text
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _explain(error: ErrorDetails, path: Path | None, named: Mapping[tuple[str, ...], str]) -> str:
+    location = tuple(str(part) for part in error["loc"])
+    key = ".".join(location)
+    source = named.get(location) or str(path or (DEFAULT_FILE if DEFAULT_FILE.exists() else "configuration"))
+    if error["type"] == "extra_forbidden":
+        return f"{source}: unknown key '{key}'."
+    message = error["msg"].removeprefix("Value error, ")
+    return f"{source}: {key}: {message[:1].lower()}{message[1:]}."

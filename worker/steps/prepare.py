@@ -1,0 +1,37 @@
+"""Prepare: from a selected image to the network's input."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dicom_io.errors import DicomError
+from dicom_io.pixels import image_from
+from worker.steps.select import SelectedImage
+from worker.values import ImageOutcome, StoredInstance
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedImage:
+    """An image as the network wants it."""
+
+    instance: StoredInstance
+    tensor: torch.Tensor
+    """Shape (1, side, side), float32, normalised."""
+    notes: tuple[str, ...]
+
+
+def prepare(image: SelectedImage, to_tensor: Callable[[NDArray[np.float32]], torch.Tensor]) -> PreparedImage | ImageOutcome:
+    """Decode and normalise an image, or say why it cannot be."""
+    try:
+        decoded = image_from(image.ds)
+    except DicomError as error:
+        return undecodable(image.instance, str(error))
+    return PreparedImage(instance=image.instance, tensor=to_tensor(decoded.pixels), notes=decoded.notes)
+
+
+def undecodable(instance: StoredInstance, reason: str) -> ImageOutcome:
+    """The outcome of an image that should have been analysed and could not be."""
+    return ImageOutcome(instance=instance, eligible=True, reason_code="undecodable", reason=reason, answer=None)

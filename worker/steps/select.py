@@ -1,0 +1,50 @@
+"""Select: which of the received objects may be analysed, by their headers."""
+
+from dataclasses import dataclass
+
+from pydicom.dataset import Dataset
+
+from dicom_io.eligibility import judge
+from dicom_io.errors import DicomError
+from dicom_io.header import read_header
+from dicom_io.sameness import same_content
+from worker.values import ImageOutcome, StoredInstance
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SelectedImage:
+    """A frontal chest radiograph, by its header, to be decoded next."""
+
+    instance: StoredInstance
+    ds: Dataset
+
+
+def newest_contents(instances: tuple[StoredInstance, ...]) -> tuple[StoredInstance, ...]:
+    """One object for each SOP Instance UID, in order of arrival.
+
+    A repetition in another transfer syntax is the same image: the first one stays. Other content under the same UID is a
+    correction by the sender: the last one counts, and the rows stay flagged.
+    """
+    chosen: dict[str, StoredInstance] = {}
+    for instance in instances:
+        before = chosen.get(instance.sop_instance_uid)
+        if before is None or not same_content(before.path, instance.path):
+            chosen[instance.sop_instance_uid] = instance
+    return tuple(chosen.values())
+
+
+def select(instance: StoredInstance) -> SelectedImage | ImageOutcome:
+    """Let an image pass, or say in words why it is not analysed."""
+    try:
+        ds = read_header(instance.path)
+    except DicomError as error:
+        return refused(instance, code="not_dicom", reason=str(error))
+    verdict = judge(ds)
+    if not verdict.eligible:
+        return refused(instance, code=verdict.code, reason=verdict.reason)
+    return SelectedImage(instance=instance, ds=ds)
+
+
+def refused(instance: StoredInstance, *, code: str, reason: str) -> ImageOutcome:
+    """The outcome of an image that is not analysed."""
+    return ImageOutcome(instance=instance, eligible=False, reason_code=code, reason=reason, answer=None)

@@ -1,0 +1,195 @@
+"""What one step hands to the next."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import NewType
+
+from dicom_io.values import SeriesUID, SOPClassUID, SOPInstanceUID, StudyUID
+
+StudyId = NewType("StudyId", int)
+InstanceId = NewType("InstanceId", int)
+ReportId = NewType("ReportId", int)
+DeliveryId = NewType("DeliveryId", int)
+
+
+class StudyState(StrEnum):
+    """Where a study stands. The order of the members is the order of the path."""
+
+    ARRIVING = "arriving"
+    """Images may still come."""
+    READY = "ready"
+    """Quiet long enough: due for analysis."""
+    ANALYSED = "analysed"
+    """Predictions are recorded: due for its reports."""
+    NOT_ANALYSED = "not_analysed"
+    """No image of it is a frontal chest radiograph that may be analysed; an end, with a reason."""
+    FAILED = "failed"
+    """It should have been analysed and was not; an end, with a reason, until somebody runs `reprocess`."""
+    REPORTED = "reported"
+    """Its reports are made and queued for every destination."""
+    DELIVERED = "delivered"
+    """Every destination has every report."""
+
+
+class DeliveryState(StrEnum):
+    """Where one report stands on its way to one destination."""
+
+    PENDING = "pending"
+    """Due at its next attempt."""
+    DELIVERED = "delivered"
+    """The destination answered that it keeps the object."""
+    FAILED = "failed"
+    """Given up after the last attempt; `deliveries retry` queues it again."""
+
+
+class ReportKind(StrEnum):
+    """The outputs we make."""
+
+    SR = "sr"
+    """TID 1500 Structured Report."""
+    CAPTURE = "capture"
+    """Secondary Capture of one page for a person."""
+
+
+class Triage(StrEnum):
+    """How urgently a person should look. Ordered by `rank`; we never lower it."""
+
+    NONE = "none"
+    ROUTINE = "routine"
+    HIGH = "high"
+    URGENT = "urgent"
+
+    @property
+    def rank(self) -> int:
+        """0 for none, 3 for urgent."""
+        return list(Triage).index(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredFile:
+    """Proof that an object lies durably on disk."""
+
+    path: Path
+    """Relative to the data folder."""
+    sha256: str
+    """Of the data set as received, without file meta."""
+    size: int
+    """Bytes of the data set."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredInstance:
+    """A received object that is on disk and in the database."""
+
+    id: InstanceId
+    sop_instance_uid: SOPInstanceUID
+    path: Path
+    """Absolute."""
+    sha256: str
+    received_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadyStudy:
+    """A complete study, due for analysis."""
+
+    id: StudyId
+    study_uid: StudyUID
+    generation: int
+    attempts: int
+    patient_conflict: bool
+    instances: tuple[StoredInstance, ...]
+    """Every object received, in order of arrival."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelIdentity:
+    """Which weights answered."""
+
+    name: str
+    version: str
+    weights_sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a model said of one image."""
+
+    model: ModelIdentity
+    temperature: float
+    thresholds: Mapping[str, float]
+    """Operating threshold of each abnormal label."""
+    probabilities: Mapping[str, float]
+    present: Mapping[str, bool]
+    label: str
+    flagged: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageOutcome:
+    """What became of one image: an answer, or the reason why there is none."""
+
+    instance: StoredInstance
+    eligible: bool
+    reason_code: str
+    reason: str
+    answer: Answer | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyOutcome:
+    """What became of one study."""
+
+    study: ReadyStudy
+    images: tuple[ImageOutcome, ...]
+    failure: str | None = None
+    """Why the study as a whole cannot be analysed, whatever its images."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conclusion:
+    """What is said of a study as a whole."""
+
+    state: StudyState
+    reason: str | None
+    """In words, where there is no result."""
+    triage: Triage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnalysedStudy:
+    """A study whose predictions are recorded: due for its reports."""
+
+    id: StudyId
+    study_uid: StudyUID
+    generation: int
+    analysed_at: datetime
+    triage: Triage
+    images: tuple[ImageOutcome, ...]
+    """Only those with an answer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MadeReport:
+    """A report that is on disk, not yet in the database."""
+
+    kind: ReportKind
+    sop_instance_uid: SOPInstanceUID
+    sop_class_uid: SOPClassUID
+    series_uid: SeriesUID
+    path: Path
+    """Relative to the data folder."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DueDelivery:
+    """A report that a destination should be sent now."""
+
+    id: DeliveryId
+    study_id: StudyId
+    path: Path
+    """Absolute."""
+    attempts: int
