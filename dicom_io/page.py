@@ -103,7 +103,7 @@ def _headline(pen: ImageDraw.ImageDraw, findings: StudyFindings) -> int:
 
 
 def _bars(pen: ImageDraw.ImageDraw, y: int, bottom: int, findings: tuple[ClassFinding, ...]) -> None:
-    """Draw the classes in their order. Where not all fit, the weightiest are drawn and the rest counted: the report has them."""
+    """Draw the classes in their order; where not all fit, the weightiest, and count the rest, which the report has."""
     fit = (bottom - y) // _BAR_HEIGHT
     weightiest = sorted(findings, key=lambda finding: (_raises_concern(finding), finding.probability), reverse=True)
     drawn = findings if len(findings) <= fit else tuple(weightiest[: fit - 1])

@@ -17,6 +17,7 @@ from dicom_io.codes import Anatomy, Document, Presence, View
 from dicom_io.errors import InvalidReport
 from dicom_io.identity import SourceImage, put, read_source_image, shared_identity
 from dicom_io.provenance import DISCLAIMER, local_time, sign
+from dicom_io.quiet import quietly
 from dicom_io.values import Algorithm, ClassFinding, ObjectReference, SeriesUID, StudyFindings, StudyUID
 
 SERIES_NUMBER: Final = 9001
@@ -69,7 +70,8 @@ def build_structured_report(findings: StudyFindings, *, sop_class: str = Compreh
     ds.CurrentRequestedProcedureEvidenceSequence = [
         _study_reference(images[0].study_uid, [image.reference for image in images])
     ]
-    ds.update(_content(findings, images))
+    with quietly:  # a source image may have a UID that breaks the rules, and is referred to all the same
+        ds.update(_content(findings, images))
     sign(ds, local_time(findings.analysed_at, images[0]))
     return ds
 

@@ -1,0 +1,115 @@
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.dataset import Dataset
+from pydicom.uid import Comprehensive3DSRStorage, ComprehensiveSRStorage
+
+from dicom_io.capture import build_capture
+from dicom_io.errors import InvalidReport
+from dicom_io.report import build_structured_report
+from dicom_io.values import ObjectReference, SeriesUID, SOPClassUID, SOPInstanceUID, StudyFindings
+from tests.studies import DICOM_FOLDER, NAMES, complaints, findings_on, missing, program, radiograph, real_radiographs
+
+INHERITED = (
+    "Missing attribute or value that would be needed to build DICOMDIR",  # a type 2 attribute that the source leaves empty
+    "Retired Person Name form",  # a name without "^", as de-identified images have
+)
+
+OUTPUTS = {
+    "comprehensive": build_structured_report,
+    "comprehensive-3d": lambda findings: build_structured_report(findings, sop_class=Comprehensive3DSRStorage),
+    "capture": lambda findings: build_capture(findings, image=0, pixels=np.full((300, 200), 0.5, np.float32)),
+}
+
+
+def real_images() -> list[Path]:
+    return real_radiographs() or missing("the folder of real DICOM files (CXR_DICOM)")
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
+@pytest.mark.parametrize("language", NAMES)
+def test_dciodvfy_has_nothing_to_say_of_an_object_in_any_character_set(output: str, language: str, tmp_path: Path) -> None:
+    terms, name = NAMES[language]
+    path = radiograph(tmp_path, SpecificCharacterSet=terms, PatientName=name, ReferringPhysicianName=name)
+    assert complaints(OUTPUTS[output](findings_on(path)), tmp_path) == []
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_dciodvfy_has_nothing_to_say_of_a_second_report_on_several_images(output: str, tmp_path: Path) -> None:
+    request = Dataset()
+    request.RequestedProcedureID = "RP7"
+    request.ScheduledProcedureStepID = "SPS7"
+    paths = [
+        radiograph(tmp_path, RequestAttributesSequence=[request], TimezoneOffsetFromUTC="+0900"),
+        radiograph(tmp_path, number=2, ViewPosition=None, PatientOrientation=None, ImagerPixelSpacing=None),
+    ]
+    predecessor = ObjectReference(
+        sop_class_uid=SOPClassUID(ComprehensiveSRStorage),
+        sop_instance_uid=SOPInstanceUID("1.2.3.4"),
+        series_uid=SeriesUID("1.2.3"),
+    )
+    assert complaints(OUTPUTS[output](findings_on(*paths, predecessor=predecessor)), tmp_path) == []
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_dciodvfy_has_nothing_to_say_of_an_object_from_an_image_with_broken_values(output: str, tmp_path: Path) -> None:
+    path = radiograph(
+        tmp_path,
+        StudyDate="20269999",
+        StudyTime="25:00",
+        PatientBirthDate="about 1950",
+        PatientSex="MALE",
+        PatientOrientation=["left", "down"],
+        ImagerPixelSpacing=["-1", "0.2"],
+        StudyDescription="x" * 80,
+        ViewPosition="nonsense",
+        TimezoneOffsetFromUTC="9999",
+    )
+    said = complaints(OUTPUTS[output](findings_on(path)), tmp_path)
+    assert [line for line in said if INHERITED[0] not in line] == []
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_dciodvfy_has_nothing_to_say_of_an_object_from_a_real_image_but_what_it_inherits(output: str, tmp_path: Path) -> None:
+    for path in real_images():
+        said = complaints(OUTPUTS[output](findings_on(path)), tmp_path)
+        assert [line for line in said if not any(reason in line for reason in INHERITED)] == [], path.name
+
+
+def test_any_real_file_gives_a_sound_report_or_a_refusal(tmp_path: Path) -> None:
+    refused = []
+    for path in sorted(DICOM_FOLDER.glob("*.dcm")) or missing("the folder of real DICOM files (CXR_DICOM)"):
+        try:
+            ds = build_structured_report(findings_on(path))
+        except InvalidReport:
+            refused.append(path.name)
+            continue
+        wrong_uids = "UID", "Dicom dataset contains invalid data values"  # of a source, which is referred to as it is
+        said = complaints(ds, tmp_path)
+        assert [line for line in said if not any(reason in line for reason in (*INHERITED, *wrong_uids))] == [], path.name
+    assert all(name.startswith("b_") for name in refused)
+
+
+def dumped(findings: StudyFindings, folder: Path) -> str:
+    path = folder / "report.dcm"
+    pydicom.dcmwrite(path, build_structured_report(findings), enforce_file_format=True)
+    return subprocess.run(
+        [program("dsrdump"), "--print-all-codes", "--print-long-values", path], capture_output=True, text=True, check=True
+    ).stdout
+
+
+def test_dsrdump_reads_the_report(tmp_path: Path) -> None:
+    text = dumped(findings_on(radiograph(tmp_path), radiograph(tmp_path, number=2)), tmp_path)
+    assert text.count('NUM:(111012,DCM,"Certainty of Finding")') == 6
+    assert '"73.12" (%,UCUM,"Percent")' in text
+    assert text.count('CODE:(840544004,SCT,"Suspected COVID-19")') == 2
+    assert '=(RID49480,RADLEX,"ACR Category 1 Actionable Finding")' in text
+    assert "AI-generated. Not for primary diagnosis. Research use only." in text
+
+
+def test_dsrdump_reads_a_report_on_a_real_image(tmp_path: Path) -> None:
+    for path in real_images():
+        assert dumped(findings_on(path), tmp_path).count('NUM:(111012,DCM,"Certainty of Finding")') == 3

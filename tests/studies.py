@@ -1,0 +1,147 @@
+"""Made-up radiographs of made-up patients, findings on them, and what validators say of the objects made from these."""
+
+import os
+import shutil
+import subprocess
+import sys
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pydicom
+import pytest
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian
+
+from dicom_io.codes import Assessment, Condition
+from dicom_io.values import Algorithm, ClassFinding, ImageFindings, StudyFindings
+
+DICOM_FOLDER = Path(os.environ.get("CXR_DICOM", "../shared/dicom"))
+STUDY_UID = "1.2.826.0.1.3680043.10.543.1"
+ANALYSED_AT = datetime(2026, 3, 4, 5, 6, 7, 89, tzinfo=timezone(timedelta(hours=1)))
+NAMES = {
+    "japanese": (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎=やまだ^たろう"),
+    "japanese_with_jis_x_0201": (["ISO 2022 IR 13", "ISO 2022 IR 87"], "ﾔﾏﾀﾞ^ﾀﾛｳ=山田^太郎=やまだ^たろう"),
+    "korean": (["", "ISO 2022 IR 149"], "Hong^Gildong=洪^吉洞=홍^길동"),
+    "chinese": ("GB18030", "Wang^XiaoDong=王^小东"),
+    "cyrillic": ("ISO_IR 144", "Иванов^Пётр"),
+    "latin_1": ("ISO_IR 100", "Müller^Jérôme"),
+    "utf_8": ("ISO_IR 192", "Müller^Jérôme=王^小东"),
+}
+"""Character sets, and a name that needs them."""
+
+
+def radiograph(folder: Path, *, number: int = 1, **attributes: Any) -> Path:
+    """Write a small DX image; attributes replace the usual ones, or remove them where they are None."""
+    ds = Dataset()
+    ds.SpecificCharacterSet = attributes.pop("SpecificCharacterSet", "ISO_IR 100")
+    usual = {
+        "SOPClassUID": DigitalXRayImageStorageForPresentation,
+        "SOPInstanceUID": f"{STUDY_UID}.{number}.{number}",
+        "StudyInstanceUID": STUDY_UID,
+        "SeriesInstanceUID": f"{STUDY_UID}.{number}",
+        "StudyDate": "20260304",
+        "StudyTime": "045900",
+        "StudyID": "S1",
+        "StudyDescription": "Chest PA",
+        "AccessionNumber": "A100",
+        "ReferringPhysicianName": "Roe^Jane",
+        "PatientName": "Doe^John",
+        "PatientID": "P-1",
+        "IssuerOfPatientID": "HOSPITAL",
+        "PatientBirthDate": "19500102",
+        "PatientSex": "M",
+        "Modality": "DX",
+        "BodyPartExamined": "CHEST",
+        "ViewPosition": "PA",
+        "PatientOrientation": ["L", "F"],
+        "ImagerPixelSpacing": [0.2, 0.15],
+        "Rows": 4,
+        "Columns": 4,
+        "SamplesPerPixel": 1,
+        "PhotometricInterpretation": "MONOCHROME2",
+        "BitsAllocated": 8,
+        "BitsStored": 8,
+        "HighBit": 7,
+        "PixelRepresentation": 0,
+    }
+    with pydicom.config.disable_value_validation():
+        for keyword, value in {**usual, **attributes}.items():
+            if value is not None:
+                setattr(ds, keyword, value)
+    ds.PixelData = bytes(16)
+    ds.file_meta = FileMetaDataset()
+    ds.file_meta.MediaStorageSOPClassUID = DigitalXRayImageStorageForPresentation
+    ds.file_meta.MediaStorageSOPInstanceUID = f"{STUDY_UID}.{number}.{number}"
+    ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    path = folder / f"{number}.dcm"
+    pydicom.dcmwrite(path, ds, enforce_file_format=True)
+    return path
+
+
+def with_bytes(path: Path, old: bytes, new: bytes) -> Path:
+    """Replace bytes of a file by as many others, to write what pydicom would refuse to."""
+    assert len(old) == len(new)
+    encoded = path.read_bytes()
+    assert encoded.count(old) == 1
+    path.write_bytes(encoded.replace(old, new))
+    return path
+
+
+def findings_on(*paths: Path, version: str = "1.0", **changes: Any) -> StudyFindings:
+    """Suspected COVID-19 on the first image, nothing on the others."""
+    images = tuple(
+        ImageFindings(
+            path=path,
+            findings=(
+                _finding(Condition.COVID_19, 0.7312 if path is paths[0] else 0.05, 0.41),
+                _finding(Condition.NORMAL, 0.1 if path is paths[0] else 0.9, 0.5),
+                _finding(Condition.PNEUMONIA, 0.1688 if path is paths[0] else 0.05, 0.35),
+            ),
+        )
+        for path in paths
+    )
+    usual = {
+        "images": images,
+        "algorithm": Algorithm(
+            name="lenet5",
+            version=version,
+            manufacturer="cxr-worker project",
+            parameters=("weights sha256 3f00", "threshold COVID-19 0.41"),
+        ),
+        "assessment": Assessment.ACTIONABLE_WITHIN_MINUTES.value,
+        "impression": "AI triage urgent: COVID-19 suspected.",
+        "analysed_at": ANALYSED_AT,
+        "result_key": f"result of lenet5 {version}",
+    }
+    return StudyFindings(**{**usual, **changes})
+
+
+def _finding(condition: Condition, probability: float, threshold: float) -> ClassFinding:
+    return ClassFinding(concept=condition.value, probability=probability, present=probability >= threshold, threshold=threshold)
+
+
+def complaints(ds: Dataset, folder: Path) -> list[str]:
+    """Errors and warnings that dciodvfy has of an object."""
+    program = Path(sys.executable).parent / "dciodvfy"
+    if not program.exists():
+        missing("dciodvfy")
+    path = folder / "validated.dcm"
+    pydicom.dcmwrite(path, ds, enforce_file_format=True)
+    said = subprocess.run([program, path], capture_output=True, text=True, check=False).stderr
+    return [line for line in said.splitlines() if line.startswith(("Error", "Warning"))]
+
+
+def program(name: str) -> str:
+    """Path of an installed program, or the test is skipped."""
+    return shutil.which(name) or missing(name)
+
+
+def real_radiographs() -> list[Path]:
+    """Frontal chest radiographs that nobody wrote for this project."""
+    return sorted(DICOM_FOLDER.glob("chest_*.dcm"))
+
+
+def missing(what: str) -> Any:
+    """Skip for want of something, or fail where a skip would hide it."""
+    (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{what} is not here")
