@@ -22,6 +22,7 @@ from worker.models import ModelHolder
 from worker.pipeline import Parts, receive
 from worker.schedule import Schedule
 from worker.settings import Settings
+from worker.web.server import page
 
 log = structlog.get_logger()
 
@@ -65,8 +66,8 @@ def make_data_dir(settings: Settings) -> None:
         raise ConfigurationError(f"data_dir: {settings.data_dir} cannot be written to: {error.strerror}.") from error
 
 
-def serve(settings: Settings, *, receiving: bool, running: bool) -> None:
-    """Receive, run the steps, or both, until SIGTERM or SIGINT; then finish what is in hand and return."""
+def serve(settings: Settings, *, receiving: bool = False, running: bool = False, showing: bool = False) -> None:
+    """Receive, run the steps, show the page, or all, until SIGTERM or SIGINT; then finish what is in hand and return."""
     stop = Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -77,6 +78,8 @@ def serve(settings: Settings, *, receiving: bool, running: bool) -> None:
         parts = Parts(settings=settings, database=database, clock=utc_now, engine=holder.engine)
         if running:
             holder.engine()
+        if showing:
+            stack.enter_context(page(database, settings.web))
         wake = Waker()
         if receiving:
             listener = stack.enter_context(receiver(parts, arrived=wake))

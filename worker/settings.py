@@ -74,6 +74,13 @@ class ScheduleSettings(Section):
     reprocess: bool = True
 
 
+class WebSettings(Section):
+    """The status page. Its port 0 takes a free one."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8080
+
+
 class Destination(Section):
     """An application entity that is sent our reports."""
 
@@ -94,6 +101,7 @@ class Settings(Section):
     study: StudySettings = StudySettings()
     inference: InferenceSettings = InferenceSettings()
     schedule: ScheduleSettings = ScheduleSettings()
+    web: WebSettings = WebSettings()
     destinations: tuple[Destination, ...] = ()
 
     @field_validator("destinations")

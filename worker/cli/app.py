@@ -77,10 +77,10 @@ def doctor(config: Config = None, as_json: AsJson = False) -> None:
 
 @app.command()
 def serve(config: Config = None) -> None:
-    """Receive, analyse and deliver in one process: the default for one machine. SIGTERM ends it gently."""
+    """Receive, analyse, deliver and show the page in one process: the default for one machine. SIGTERM ends it gently."""
     from worker.service import serve
 
-    serve(settings_of(config), receiving=True, running=True)
+    serve(settings_of(config), receiving=True, running=True, showing=True)
 
 
 @app.command()
@@ -88,7 +88,7 @@ def receive(config: Config = None) -> None:
     """Only receive and store; a runner elsewhere does the rest."""
     from worker.service import serve
 
-    serve(settings_of(config), receiving=True, running=False)
+    serve(settings_of(config), receiving=True)
 
 
 @app.command()
@@ -96,4 +96,12 @@ def run(config: Config = None) -> None:
     """Only run the steps after storing; a second runner waits as a hot standby."""
     from worker.service import serve
 
-    serve(settings_of(config), receiving=False, running=True)
+    serve(settings_of(config), running=True)
+
+
+@app.command()
+def web(config: Config = None) -> None:
+    """Only show the page, with /healthz and /readyz."""
+    from worker.service import serve
+
+    serve(settings_of(config), showing=True)

@@ -1,0 +1,1 @@
+"""The whole loop on one machine, for whoever wants to see it before connecting a PACS."""

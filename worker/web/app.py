@@ -1,0 +1,41 @@
+"""Routes: ``/`` for people, ``/healthz`` and ``/readyz`` for machines."""
+
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader
+from sqlalchemy import text
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse
+from starlette.routing import Route
+
+from worker.db import listing
+from worker.db.database import Database
+from worker.db.migrate import require_newest
+from worker.errors import WorkerError
+
+_TEMPLATES = Environment(loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True)
+_SHOWN = 100
+
+
+def make_app(database: Database) -> Starlette:
+    """Make the web application over a database. Handlers are plain functions: Starlette runs them in threads."""
+
+    def page(_request: Request) -> HTMLResponse:
+        with database.read() as connection:
+            studies = listing.list_studies(connection, state=None, since=None, limit=_SHOWN)
+        return HTMLResponse(_TEMPLATES.get_template("studies.html").render(studies=studies, shown=_SHOWN))
+
+    def healthz(_request: Request) -> JSONResponse:
+        return JSONResponse({"status": "ok"})
+
+    def readyz(_request: Request) -> JSONResponse:
+        try:
+            require_newest(database)
+            with database.read() as connection:
+                connection.execute(text("SELECT 1"))
+        except WorkerError as error:
+            return JSONResponse({"status": "unavailable", "reason": str(error)}, status_code=503)
+        return JSONResponse({"status": "ok"})
+
+    return Starlette(routes=[Route("/", page), Route("/healthz", healthz), Route("/readyz", readyz)])
