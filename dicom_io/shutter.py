@@ -80,7 +80,7 @@ def _circle(ds: Dataset, kind: Kind, size: tuple[int, int]) -> Mask | None:
 
 
 def _polygon(ds: Dataset, kind: Kind, size: tuple[int, int]) -> Mask | None:
-    flat = np.asarray([int(part) for part in ds[f"VerticesOfPolygonal{kind}"].value], np.float64)
+    flat = np.asarray([int(part) for part in ds[f"VerticesOfThePolygonal{kind}"].value], np.float64)
     rows, columns = size
     if len(flat) < 6 or len(flat) % 2:
         return None

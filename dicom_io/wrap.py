@@ -121,7 +121,7 @@ def dx_from_grayscale(
     ds.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID
     ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
     ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    ds.file_meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
+    ds.file_meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
     ds.file_meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
     _encode(ds, stored, UID(encoding.transfer_syntax))
     return ds
@@ -146,7 +146,7 @@ def _identify(ds: Dataset, patient: Patient, exposure: Exposure) -> None:
     derived = derived_uid("wrapped image", exposure.study_uid, str(exposure.instance_number))
     ds.SOPInstanceUID = UID(exposure.sop_instance_uid or derived)
     ds.StudyInstanceUID = exposure.study_uid
-    ds.SeriesInstanceUID = derived_uid("wrapped series", exposure.study_uid)
+    ds.SeriesInstanceUID = UID(derived_uid("wrapped series", exposure.study_uid))
     date, time = exposure.taken_at.strftime("%Y%m%d"), exposure.taken_at.strftime("%H%M%S")
     for kind in ("Study", "Series", "Acquisition", "Content"):
         setattr(ds, f"{kind}Date", date)

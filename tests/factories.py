@@ -4,12 +4,15 @@ import os
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from pydicom.dataset import Dataset
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian
 
+from dicom_io.quiet import quietly
 from dicom_io.uids import derived_uid
 from dicom_io.values import StudyUID
 from dicom_io.wrap import PLAIN, Encoding, Exposure, Patient, View, dx_from_grayscale
@@ -58,6 +61,24 @@ def make_study(name: str = "study", *, views: tuple[View, ...] = ("PA", "LL"), p
         make_dx(radiograph(seed=number), exposure=replace(first, instance_number=number), patient=patient, view=view)
         for number, view in enumerate(views, start=1)
     ]
+
+
+def bare_image(cells: NDArray[np.uint8] | NDArray[np.uint16], **attributes: Any) -> Dataset:
+    """The least data set that has pixels: native, MONOCHROME2, all bits stored, no window; `attributes` are set on top."""
+    ds = Dataset()
+    ds.file_meta = FileMetaDataset()
+    ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    ds.Rows, ds.Columns = cells.shape
+    ds.SamplesPerPixel, ds.PixelRepresentation = 1, 0
+    ds.PhotometricInterpretation = "MONOCHROME2"
+    ds.BitsAllocated = cells.dtype.itemsize * 8
+    ds.BitsStored = attributes.get("BitsStored", ds.BitsAllocated)
+    ds.HighBit = attributes.get("HighBit", ds.BitsStored - 1)
+    ds.add_new("PixelData", "OW", cells.tobytes() + bytes(cells.nbytes % 2))
+    with quietly:  # tests set what pydicom warns of
+        for keyword, value in attributes.items():
+            setattr(ds, keyword, value)
+    return ds
 
 
 def write(ds: Dataset, path: Path) -> Path:
