@@ -43,10 +43,8 @@ class Assessment(Enum):
 
 
 class Anatomy(Enum):
-    """Where the image and the finding are."""
+    """Where a finding is."""
 
-    CHEST = Code("816094009", "SCT", "Chest")
-    """Target region of the images (CID 4031)."""
     LUNG = Code("39607008", "SCT", "Lung")
     """Site of every finding: the classifier sees the whole image and does not say which lung."""
 

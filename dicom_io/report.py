@@ -173,7 +173,8 @@ def _image_library(images: Sequence[SourceImage]) -> sr.ContainerContentItem:
             referenced_sop_instance_uid=image.reference.sop_instance_uid,
             relationship_type=_CONTAINS,
         )
-        item.ContentSequence = sr.ContentSequence([*_descriptors(image)])
+        if descriptors := [*_descriptors(image)]:
+            item.ContentSequence = sr.ContentSequence(descriptors)
         group.ContentSequence.append(item)
     library = sr.ContainerContentItem(name=codes.DCM.ImageLibrary, relationship_type=_CONTAINS)
     library.ContentSequence = sr.ContentSequence([group])
@@ -181,9 +182,9 @@ def _image_library(images: Sequence[SourceImage]) -> sr.ContainerContentItem:
 
 
 def _descriptors(image: SourceImage) -> Iterator[Any]:
+    # No target region: CID 4031 changed its code for the chest, and validators of either age refuse the other's.
     if image.modality in _MODALITIES:
         yield sr.CodeContentItem(codes.DCM.Modality, _MODALITIES[image.modality], _ACQUISITION)
-    yield sr.CodeContentItem(codes.DCM.TargetRegion, Anatomy.CHEST.value, _ACQUISITION)
     if image.view_position in View.__members__:
         yield sr.CodeContentItem(codes.DCM.ImageView, View[image.view_position].value, _ACQUISITION)
     if image.orientation:

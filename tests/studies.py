@@ -8,13 +8,15 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pydicom
 import pytest
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian
+from pydicom.dataset import Dataset
 
 from dicom_io.codes import Assessment, Condition
+from dicom_io.quiet import quietly
 from dicom_io.values import Algorithm, ClassFinding, ImageFindings, StudyFindings
+from tests.factories import make_dx
 
 DICOM_FOLDER = Path(os.environ.get("CXR_DICOM", "../shared/dicom"))
 STUDY_UID = "1.2.826.0.1.3680043.10.543.1"
@@ -33,10 +35,9 @@ NAMES = {
 
 def radiograph(folder: Path, *, number: int = 1, **attributes: Any) -> Path:
     """Write a small DX image; attributes replace the usual ones, or remove them where they are None."""
-    ds = Dataset()
+    ds = make_dx(np.zeros((4, 4), np.uint8))
     ds.SpecificCharacterSet = attributes.pop("SpecificCharacterSet", "ISO_IR 100")
     usual = {
-        "SOPClassUID": DigitalXRayImageStorageForPresentation,
         "SOPInstanceUID": f"{STUDY_UID}.{number}.{number}",
         "StudyInstanceUID": STUDY_UID,
         "SeriesInstanceUID": f"{STUDY_UID}.{number}",
@@ -51,29 +52,17 @@ def radiograph(folder: Path, *, number: int = 1, **attributes: Any) -> Path:
         "IssuerOfPatientID": "HOSPITAL",
         "PatientBirthDate": "19500102",
         "PatientSex": "M",
-        "Modality": "DX",
-        "BodyPartExamined": "CHEST",
-        "ViewPosition": "PA",
         "PatientOrientation": ["L", "F"],
         "ImagerPixelSpacing": [0.2, 0.15],
-        "Rows": 4,
-        "Columns": 4,
-        "SamplesPerPixel": 1,
-        "PhotometricInterpretation": "MONOCHROME2",
-        "BitsAllocated": 8,
-        "BitsStored": 8,
-        "HighBit": 7,
-        "PixelRepresentation": 0,
+        "TimezoneOffsetFromUTC": None,
     }
-    with pydicom.config.disable_value_validation():
+    with quietly:
         for keyword, value in {**usual, **attributes}.items():
             if value is not None:
                 setattr(ds, keyword, value)
-    ds.PixelData = bytes(16)
-    ds.file_meta = FileMetaDataset()
-    ds.file_meta.MediaStorageSOPClassUID = DigitalXRayImageStorageForPresentation
+            elif keyword in ds:
+                delattr(ds, keyword)
     ds.file_meta.MediaStorageSOPInstanceUID = f"{STUDY_UID}.{number}.{number}"
-    ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     path = folder / f"{number}.dcm"
     pydicom.dcmwrite(path, ds, enforce_file_format=True)
     return path
