@@ -14,7 +14,8 @@ def augment(images: Tensor, how: Augmentation, *, preparation: Preparation) -> T
     Parameters
     ----------
     images
-        Shape (images, 1, side, side), as `prepare` makes them. What is moved in from outside is black.
+        Shape (images, 1, side, side), as `prepare` makes them. What is moved in from outside repeats the edge: a black frame
+        would tell augmented images from others.
 
     Returns
     -------
@@ -26,7 +27,7 @@ def augment(images: Tensor, how: Augmentation, *, preparation: Preparation) -> T
     pixels = images * preparation.std + preparation.mean
     if how.rotate_degrees or how.translate or how.scale or how.stretch:
         grid = functional.affine_grid(_moves(len(images), how, images), list(images.shape), align_corners=False)
-        pixels = functional.grid_sample(pixels, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+        pixels = functional.grid_sample(pixels, grid, mode="bilinear", padding_mode="border", align_corners=False)
     column = (len(images), 1, 1, 1)
     gamma = _draw(len(images), how.gamma, images).exp().view(column)
     contrast = _draw(len(images), how.contrast, images).exp().view(column)

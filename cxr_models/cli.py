@@ -2,7 +2,6 @@
 
 torch and Lightning are imported inside the commands: `--help` answers at once.
 """
-# ruff: noqa: PLC0415
 
 import dataclasses
 import json
@@ -59,7 +58,7 @@ def train(  # noqa: PLR0913  each parameter is an option of the command line
     seed: Annotated[int | None, typer.Option(min=0, help="First seed [default: the recipe's].")] = None,
     version: Annotated[str, typer.Option(help="Version for the card.")] = "1.0.0",
     accelerator: Annotated[str, typer.Option(help="Lightning's: auto, cpu, gpu …")] = "auto",
-    devices: Annotated[str, typer.Option(help="Lightning's: auto, a number, or a list such as 0,1.")] = "auto",
+    devices: Annotated[str, typer.Option(help="Lightning's: auto, a number, or a list such as 0,1.")] = "1",
     precision: Annotated[str, typer.Option(help="Lightning's: 32-true, bf16-mixed, 16-mixed …")] = "32-true",
     fast_dev_run: Annotated[bool, typer.Option("--fast-dev-run", help="One batch of everything, to try the set-up.")] = False,
 ) -> None:
@@ -179,6 +178,9 @@ def main() -> None:
     except BrokenPipeError:
         # The reader, such as head, has what it wanted; without this Python reports the closed pipe once more as it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        typer.echo(f"cxr-models: {error.filename or ''}: {error.strerror or error}", err=True)
+        sys.exit(1)
 
 
 def _log_to_stderr() -> None:

@@ -100,4 +100,4 @@ class Radiographs(lightning.LightningDataModule):
     def val_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
         """Return the validation images in order."""
         assert self.val is not None  # noqa: S101  Lightning calls setup first
-        return DataLoader(self.val, batch_size=256)
+        return DataLoader(self.val, batch_size=self.recipe.batch_size)

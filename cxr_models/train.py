@@ -4,21 +4,24 @@ import logging
 import tempfile
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import lightning
 import numpy as np
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAveraging, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
 
 from cxr_models.calibrate import choose_thresholds, fit_temperature, softmax
 from cxr_models.catalogue import Catalogue, LabelledImage, Split, count, split
 from cxr_models.checkpoint import save_model
 from cxr_models.classifier import Classifier
 from cxr_models.data import Radiographs
+from cxr_models.errors import UnknownDevice
 from cxr_models.evaluate import evaluate
 from cxr_models.limits import INTENDED_USE, state_limits
 from cxr_models.networks import INPUT_SIDES
@@ -35,7 +38,7 @@ class Machine:
     """What a training runs on, in Lightning's words, and whether it only tries one batch of everything."""
 
     accelerator: str = "auto"
-    devices: str = "auto"
+    devices: str = "1"
     precision: str = "32-true"
     fast_dev_run: bool = False
 
@@ -68,9 +71,11 @@ def train(catalogue: Catalogue, *, recipe: Recipe, output: Path, machine: Machin
     card = _calibrated(classifier, data, version=version)
     predictor = Predictor(classifier.network, card, device=torch.device("cpu"))
     metrics = {name: asdict(evaluate(predictor, images)) for name, images in _measured(parts, catalogue).items()}
+    card = replace(card, metrics=metrics)
+    if getattr(rank_zero_only, "rank", 0):
+        return card
     write_seen(output, parts.train + parts.val)
-    described = {**asdict(card), "metrics": metrics}
-    return save_model(output, network=classifier.network, card=Card(**described))
+    return save_model(output, network=classifier.network, card=card)
 
 
 def _attempt(data: Radiographs, *, recipe: Recipe, output: Path, machine: Machine) -> tuple[float, Classifier]:
@@ -82,15 +87,30 @@ def _attempt(data: Radiographs, *, recipe: Recipe, output: Path, machine: Machin
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         # All images lie in memory; worker processes would only copy them.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        # Lightning 2.6 with torch 2.14; its own affair.
+        warnings.filterwarnings("ignore", message=".*LeafSpec.*")
         best = ModelCheckpoint(folder, monitor="val_loss", save_weights_only=True)
-        callbacks: list[Callback] = [
-            EarlyStopping("val_loss", patience=recipe.patience),
-            best,
-            RichProgressBar(console_kwargs={"stderr": True}),
-        ]
-        if recipe.average:
-            callbacks.append(EMAWeightAveraging(decay=recipe.average))
-        trainer = lightning.Trainer(
+        trainer = _trainer(recipe, best=best, output=output, machine=machine)
+        trainer.fit(classifier, datamodule=data)
+        if best.best_model_path:
+            state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
+            classifier.load_state_dict(state)
+        # No process may clear the folder while another still reads the checkpoint.
+        trainer.strategy.barrier()
+    loss = float(best.best_model_score) if best.best_model_score is not None else float("inf")
+    return loss, classifier.cpu().eval()
+
+
+def _trainer(recipe: Recipe, *, best: ModelCheckpoint, output: Path, machine: Machine) -> lightning.Trainer:
+    callbacks: list[Callback] = [
+        EarlyStopping("val_loss", patience=recipe.patience),
+        best,
+        RichProgressBar(console_kwargs={"stderr": True}),
+    ]
+    if recipe.average:
+        callbacks.append(EMAWeightAveraging(decay=recipe.average))
+    try:
+        return lightning.Trainer(
             accelerator=machine.accelerator,
             devices=machine.devices,
             precision=machine.precision,  # type: ignore[arg-type]  # checked by Lightning, which names the choices
@@ -103,12 +123,8 @@ def _attempt(data: Radiographs, *, recipe: Recipe, output: Path, machine: Machin
             use_distributed_sampler=False,
             enable_model_summary=False,
         )
-        trainer.fit(classifier, datamodule=data)
-        if best.best_model_path:
-            state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
-            classifier.load_state_dict(state)
-    loss = float(best.best_model_score) if best.best_model_score is not None else float("inf")
-    return loss, classifier.cpu().eval()
+    except (MisconfigurationException, ValueError) as error:
+        raise UnknownDevice(f"Lightning cannot train like this: {error}") from error
 
 
 @torch.inference_mode()
