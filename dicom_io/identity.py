@@ -202,12 +202,10 @@ class _Header:
             return decode_bytes(raw, self.encodings or ["iso8859"], PN_DELIMS | TEXT_VR_DELIMS)
         # Where nothing but ASCII is declared, senders mean Latin-1 or UTF-8; what is valid UTF-8 is hardly ever anything else.
         first = self.encodings[0] if self.encodings else "iso8859"
-        for encoding in ("utf-8" if first == "iso8859" else first, "latin-1"):
-            try:
-                return raw.decode(encoding)
-            except UnicodeError:
-                continue
-        return ""  # not reached: Latin-1 decodes every byte
+        try:
+            return raw.decode("utf-8" if first == "iso8859" else first)
+        except (UnicodeError, LookupError):  # the second for what names a codec of Python that is none of text
+            return raw.decode("latin-1")
 
 
 def _raw(ds: Dataset, keyword: str) -> bytes:
