@@ -72,7 +72,7 @@ def open_database(url: str) -> Database:
     """
     try:
         parsed = make_url(url)
-    except ArgumentError as error:
+    except (ArgumentError, ValueError) as error:  # a port that is no number is a ValueError
         raise ConfigurationError(
             "database_url: not a database URL; sqlite:///var/worker.db or postgresql+psycopg://user@host/name."
         ) from error
