@@ -1,11 +1,10 @@
-"""What a compressed frame says of itself, read before any decoder is near it (ISO/IEC 10918-1, 14495-1, 15444-1, PS3.5 G)."""
+"""What a compressed frame says of itself, read before any decoder is near it (ISO/IEC 10918-1, 14495-1, 15444-1)."""
 
 import struct
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Final
 
-from pydicom.uid import UID, JPEG2000TransferSyntaxes, JPEGLSTransferSyntaxes, JPEGTransferSyntaxes, RLELossless
+from pydicom.uid import UID, JPEG2000TransferSyntaxes, JPEGLSTransferSyntaxes, JPEGTransferSyntaxes
 
 from dicom_io.errors import UndecodablePixels
 
@@ -16,8 +15,6 @@ _SEQUENTIAL = (0xC0, 0xC1)
 _FRAME_HEADERS = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}
 """SOF0 to SOF15 of JPEG without DHT, JPG and DAC among them, and SOF55 of JPEG-LS."""
 _WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD8)})
-_RLE_GROWTH = 64
-"""Two bytes of RLE stand for at most 128 (PS3.5 G.3)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +26,7 @@ class Announced:
     samples: int
 
 
-def checked_frame(frame: bytes, *, transfer_syntax: UID, rows: int, columns: int, bytes_per_pixel: int) -> bytes:
+def checked_frame(frame: bytes, *, transfer_syntax: UID, rows: int, columns: int) -> bytes:
     """Refuse a compressed frame that would decode to something else than the data set says.
 
     Parameters
@@ -38,7 +35,7 @@ def checked_frame(frame: bytes, *, transfer_syntax: UID, rows: int, columns: int
         One frame, its fragments joined.
     transfer_syntax
         One of the encapsulated transfer syntaxes; those without a parser here pass unchecked.
-    rows, columns, bytes_per_pixel
+    rows, columns
         As the data set says, single sample.
 
     Returns
@@ -51,9 +48,6 @@ def checked_frame(frame: bytes, *, transfer_syntax: UID, rows: int, columns: int
     UndecodablePixels
         Other dimensions than Rows and Columns, more than one sample, or a frame that ends early.
     """
-    if transfer_syntax == RLELossless:
-        _check_rle(frame, pixels=rows * columns, segments=bytes_per_pixel)
-        return frame
     if transfer_syntax in JPEG2000TransferSyntaxes or transfer_syntax in HTJ2K:
         announced = _read_size_marker(frame)
     elif transfer_syntax in JPEGTransferSyntaxes or transfer_syntax in JPEGLSTransferSyntaxes:
@@ -118,17 +112,3 @@ def _read_size_marker(frame: bytes) -> Announced:
     x_size, y_size, x_offset, y_offset = struct.unpack_from(">4I", frame, 8)
     (samples,) = struct.unpack_from(">H", frame, 40)
     return Announced(rows=y_size - y_offset, columns=x_size - x_offset, samples=samples)
-
-
-def _check_rle(frame: bytes, *, pixels: int, segments: int) -> None:
-    """Segment count, offsets and least length of an RLE frame (PS3.5 G.3 to G.5)."""
-    if len(frame) < 64:
-        raise UndecodablePixels("The RLE image is shorter than its header.")
-    count, *offsets = struct.unpack_from("<16I", frame)
-    if count != segments:
-        raise UndecodablePixels(f"The RLE image has {count} segments where {segments} are expected.")
-    bounds = [*offsets[:count], len(frame)]
-    if bounds[0] != 64 or any(end <= start for start, end in pairwise(bounds)):
-        raise UndecodablePixels("The RLE image has segment offsets outside its data.")
-    if any((end - start) * _RLE_GROWTH < pixels for start, end in pairwise(bounds)):
-        raise UndecodablePixels("The RLE image ends early: its segments are too short for Rows by Columns.")

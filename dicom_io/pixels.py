@@ -72,7 +72,7 @@ def image_from(ds: Dataset) -> Image:
     inverted, contradiction = is_inverted(ds)
     stored = layout.cell_values()
     values = modality_values(ds, stored, layout)
-    cells = read_cells(ds, layout)
+    cells, doubt = read_cells(ds, layout)
     visible, shapes = visible_pixels(ds, layout.rows, layout.columns)
     padding = _padding(ds, stored, layout)
 
@@ -86,7 +86,7 @@ def image_from(ds: Dataset) -> Image:
     table[padding] = 0.0
     pixels = _look_up(cells, table.astype(np.float32), visible)
     pixels, turned = _turned(ds, pixels)
-    return Image(pixels=pixels, notes=tuple(note for note in (how, contradiction, _loss(ds), *shapes, turned) if note))
+    return Image(pixels=pixels, notes=tuple(note for note in (how, doubt, contradiction, _loss(ds), *shapes, turned) if note))
 
 
 def _look_up(

@@ -53,7 +53,7 @@ def _equal_pixels(a: Dataset, b: Dataset) -> bool:
 
 def _stored_values(ds: Dataset) -> NDArray[np.int32]:
     layout = read_layout(ds)
-    return layout.cell_values()[read_cells(ds, layout)]
+    return layout.cell_values()[read_cells(ds, layout)[0]]
 
 
 def _equal_attributes(a: Dataset, b: Dataset) -> bool:

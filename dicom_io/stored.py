@@ -8,11 +8,12 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.pixels.decoders.base import get_decoder
-from pydicom.uid import UID, ExplicitVRBigEndian
+from pydicom.uid import UID, ExplicitVRBigEndian, RLELossless
 
 from dicom_io.codestream import checked_frame
 from dicom_io.errors import UndecodablePixels
 from dicom_io.quiet import quietly
+from dicom_io.rle import unpacked
 
 Cells = NDArray[np.uint8] | NDArray[np.uint16]
 
@@ -30,8 +31,8 @@ LOSSY: Final = frozenset(
 )
 """Transfer syntaxes whose decoded values may overshoot BitsStored by rounding, and so are clipped, never masked."""
 
-_DECODER_ORDER = ("pylibjpeg", "pyjpegls", "pydicom", "pillow", "gdcm")
-"""Strict ones first: GDCM and Pillow fill what a damaged image lacks."""
+_DECODERS: Final = ("pylibjpeg", "pyjpegls", "pillow")
+"""In the order of trust. GDCM is not among them: it aborts the whole process on some damaged images."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +112,7 @@ def read_layout(ds: Dataset) -> Layout:
     )
 
 
-def read_cells(ds: Dataset, layout: Layout) -> Cells:
+def read_cells(ds: Dataset, layout: Layout) -> tuple[Cells, str | None]:
     """Decode the one frame.
 
     Parameters
@@ -123,8 +124,9 @@ def read_cells(ds: Dataset, layout: Layout) -> Cells:
 
     Returns
     -------
-    Cells
-        Shape ``(rows, columns)``, the raw content of each cell; `Layout.cell_values` maps it to stored values.
+    tuple[Cells, str | None]
+        Shape ``(rows, columns)``, the raw content of each cell, which `Layout.cell_values` maps to stored values; and a
+        note where decoders did not agree that the image is sound.
 
     Raises
     ------
@@ -143,7 +145,8 @@ def read_cells(ds: Dataset, layout: Layout) -> Cells:
             raise UndecodablePixels(f"Transfer syntax {transfer_syntax[:64]} is unknown.")
         if transfer_syntax.is_encapsulated:
             return _decode(bytes(value), transfer_syntax, layout)
-        return _native(value, layout, big_endian_words=transfer_syntax == ExplicitVRBigEndian and ds["PixelData"].VR == "OW")
+        swapped = transfer_syntax == ExplicitVRBigEndian and ds["PixelData"].VR == "OW"
+        return _native(value, layout, big_endian_words=swapped), None
 
 
 def transfer_syntax_of(ds: Dataset) -> UID:
@@ -178,18 +181,15 @@ def _native(value: bytes | bytearray | memoryview, layout: Layout, *, big_endian
     return cells.reshape(layout.rows, layout.columns)
 
 
-def _decode(value: bytes, transfer_syntax: UID, layout: Layout) -> Cells:
+def _decode(value: bytes, transfer_syntax: UID, layout: Layout) -> tuple[Cells, str | None]:
     try:
         frame = next(generate_frames(value, number_of_frames=1))
     except Exception as error:  # the fragments are a stranger's bytes
         raise UndecodablePixels(f"The fragments of PixelData cannot be read ({type(error).__name__}).") from error
-    frame = checked_frame(
-        frame,
-        transfer_syntax=transfer_syntax,
-        rows=layout.rows,
-        columns=layout.columns,
-        bytes_per_pixel=layout.bits_allocated // 8,
-    )
+    if transfer_syntax == RLELossless:
+        bytes_per_pixel = layout.bits_allocated // 8
+        return unpacked(frame, rows=layout.rows, columns=layout.columns, bytes_per_pixel=bytes_per_pixel), None
+    frame = checked_frame(frame, transfer_syntax=transfer_syntax, rows=layout.rows, columns=layout.columns)
     try:
         decoder = get_decoder(transfer_syntax)
     except NotImplementedError as error:
@@ -207,7 +207,9 @@ def _decode(value: bytes, transfer_syntax: UID, layout: Layout) -> Cells:
         "pixel_keyword": "PixelData",
     }
     tried: list[str] = []
-    for plugin in sorted(decoder.available_plugins, key=_preference):
+    for plugin in _DECODERS:
+        if plugin not in decoder.available_plugins:
+            continue
         try:
             decoded, _ = decoder.as_array(source, raw=True, index=0, decoding_plugin=plugin, **options)
         except Exception as error:  # noqa: BLE001  decoders are foreign code and raise anything; the next one may do better
@@ -218,12 +220,8 @@ def _decode(value: bytes, transfer_syntax: UID, layout: Layout) -> Cells:
             continue
         width = layout.bits_allocated // 8
         cells: Cells = decoded.astype(f"{'i' if layout.signed else 'u'}{width}", copy=False).view(f"u{width}")
-        return cells
+        return cells, f"read by {plugin}, refused by {', '.join(tried)}" if tried else None
     raise UndecodablePixels(f"No decoder read this {transfer_syntax.name} image; tried {', '.join(tried) or 'none'}.")
-
-
-def _preference(plugin: str) -> int:
-    return _DECODER_ORDER.index(plugin) if plugin in _DECODER_ORDER else len(_DECODER_ORDER)
 
 
 def _integer(ds: Dataset, keyword: str, default: int | None = None) -> int:
