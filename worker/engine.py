@@ -42,8 +42,7 @@ class LocalEngine:
 
     def analyse(self, studies: Sequence[ReadyStudy]) -> Iterator[StudyOutcome]:
         """See `Engine.analyse`."""
-        analysable = [study for study in studies if not study.patient_conflict]
-        images = {study.id: list(self._pool.map(self._open, newest_contents(study.instances))) for study in analysable}
+        images = {study.id: self._open_all(study) for study in studies if not study.patient_conflict}
         prepared = [image for opened in images.values() for image in opened if isinstance(image, PreparedImage)]
         answered = {outcome.instance.id: outcome for outcome in self._answer(prepared)}
         for study in studies:
@@ -58,6 +57,10 @@ class LocalEngine:
     def close(self) -> None:
         """Let the decoding threads go."""
         self._pool.shutdown(cancel_futures=True)
+
+    def _open_all(self, study: ReadyStudy) -> list[PreparedImage | ImageOutcome]:
+        chosen, set_aside = newest_contents(study.instances)
+        return [*self._pool.map(self._open, chosen), *set_aside]
 
     def _open(self, instance: StoredInstance) -> PreparedImage | ImageOutcome:
         try:

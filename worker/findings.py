@@ -65,7 +65,7 @@ def study_findings(study: AnalysedStudy, *, predecessor: ObjectReference | None)
         algorithm=_algorithm(answers[0]),
         assessment=ASSESSMENTS[triage],
         impression=_impression(answers, triage),
-        analysed_at=study.analysed_at,
+        analysed_at=study.analysed_at.astimezone(),  # documents carry local time
         result_key=result_key(study),
         predecessor=predecessor,
     )
@@ -73,7 +73,12 @@ def study_findings(study: AnalysedStudy, *, predecessor: ObjectReference | None)
 
 def _class_findings(answer: Answer) -> tuple[ClassFinding, ...]:
     return tuple(
-        ClassFinding(concept=MEANINGS[label].concept, probability=probability, present=answer.present[label])
+        ClassFinding(
+            concept=MEANINGS[label].concept,
+            probability=probability,
+            present=answer.present[label],
+            threshold=answer.thresholds.get(label),
+        )
         for label, probability in sorted(answer.probabilities.items())
     )
 

@@ -19,18 +19,24 @@ class SelectedImage:
     ds: Dataset
 
 
-def newest_contents(instances: tuple[StoredInstance, ...]) -> tuple[StoredInstance, ...]:
-    """One object for each SOP Instance UID, in order of arrival.
+def newest_contents(instances: tuple[StoredInstance, ...]) -> tuple[list[StoredInstance], list[ImageOutcome]]:
+    """One object for each SOP Instance UID, in order of arrival, and the outcomes of the others.
 
     A repetition in another transfer syntax is the same image: the first one stays. Other content under the same UID is a
     correction by the sender: the last one counts, and the rows stay flagged.
     """
     chosen: dict[str, StoredInstance] = {}
+    set_aside = []
     for instance in instances:
-        before = chosen.get(instance.sop_instance_uid)
-        if before is None or not same_content(before.path, instance.path):
+        before = chosen.setdefault(instance.sop_instance_uid, instance)
+        if before is instance:
+            continue
+        if same_content(before.path, instance.path):
+            set_aside.append(refused(instance, code="repeated", reason="The same image as before, in another encoding."))
+        else:
             chosen[instance.sop_instance_uid] = instance
-    return tuple(chosen.values())
+            set_aside.append(refused(before, code="replaced", reason="Other content came later under this SOP Instance UID."))
+    return list(chosen.values()), set_aside
 
 
 def select(instance: StoredInstance) -> SelectedImage | ImageOutcome:
