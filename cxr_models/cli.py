@@ -77,6 +77,8 @@ def train(  # noqa: PLR0913  each parameter is an option of the command line
     catalogue = read_catalogue(data)
     from cxr_models.train import Machine, train
 
+    # Lightning sets its level as it is imported; its remarks say nothing that the progress bar and our own lines do not.
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     machine = Machine(accelerator=accelerator, devices=devices, precision=precision, fast_dev_run=fast_dev_run)
     card = train(catalogue, recipe=chosen, output=output, machine=machine, version=version)
     _print_card(card)
@@ -187,11 +189,9 @@ def _log_to_stderr() -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
     ours = logging.getLogger("cxr_models")
-    ours.addHandler(handler)
+    ours.handlers = [handler]
     ours.setLevel(logging.INFO)
     ours.propagate = False
-    # Lightning's remarks on the machine say nothing that the progress bar and our own lines do not.
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 
 
 def _print_json(value: Any) -> None:

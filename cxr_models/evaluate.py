@@ -45,7 +45,7 @@ class Evaluation:
     n: int
     accuracy: float
     balanced_accuracy: float
-    labels: tuple[str, ...]
+    labels: list[str]
     confusion_matrix: list[list[int]]
     per_class: dict[str, Figures]
     operating: dict[str, Figures]
@@ -113,7 +113,7 @@ def measure(predictions: Sequence[Prediction], images: Sequence[LabelledImage], 
         n=len(truth),
         accuracy=whole["accuracy"] or 0.0,
         balanced_accuracy=whole["balanced_accuracy"] or 0.0,
-        labels=labels,
+        labels=list(labels),
         confusion_matrix=matrix.tolist(),
         per_class=_nested(whole, "per_class"),
         operating=_nested(whole, "operating"),

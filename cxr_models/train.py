@@ -60,6 +60,9 @@ def train(catalogue: Catalogue, *, recipe: Recipe, output: Path, machine: Machin
         log.warning(
             "%d images left out of training: they, or their patient, also stand in the test folder.", len(parts.dropped)
         )
+    if recipe.architecture == "lenet5":
+        # Its layers are too small to share out: on a busy machine threads that wait for each other made an epoch 15 times longer.
+        torch.set_num_threads(1)
     preparation = Preparation(side=INPUT_SIDES[recipe.architecture], mean=recipe.mean, std=recipe.std)
     data = Radiographs(parts, recipe=recipe, preparation=preparation)
     attempts = [
