@@ -1,0 +1,1 @@
+"""Measured speed. ``make bench`` runs everything here; nothing in the tests is timed."""

@@ -1,0 +1,71 @@
+"""Where the time of one image goes: decode, prepare, predict, report; as shares of their sum."""
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cxr_models.predict import Predictor
+from dicom_io.header import read_header
+from dicom_io.pixels import image_from
+from dicom_io.values import SOPInstanceUID, StudyUID
+from tests.factories import make_dx, radiograph, write
+from worker.engine import answer_of
+from worker.steps.report import build, keep, wanted
+from worker.values import AnalysedStudy, ImageOutcome, InstanceId, StoredInstance, StudyId, Triage
+
+ROUNDS = 15
+
+
+def run() -> None:
+    """Time each stage on a 2,500 x 2,048 film of 16 bits, uncompressed."""
+    with tempfile.TemporaryDirectory(prefix="cxr-stages-") as name:
+        folder = Path(name)
+        ds = make_dx(radiograph(2500, 2048).astype("uint16") * 16)
+        path = write(ds, folder / "film.dcm")
+        predictor = Predictor.load("lenet5", device="cpu")
+        predictor.warm_up()
+        pixels = image_from(read_header(path)).pixels
+        tensor = predictor.prepare(pixels)
+        (prediction,) = predictor.predict([tensor])
+        instance = StoredInstance(
+            id=InstanceId(1),
+            sop_instance_uid=SOPInstanceUID(ds.SOPInstanceUID),
+            path=path,
+            sha256="0" * 64,
+            received_at=datetime.now(UTC),
+        )
+        image = ImageOutcome(
+            instance=instance, eligible=True, reason_code="eligible", reason="", answer=answer_of(prediction, predictor.card)
+        )
+        study = AnalysedStudy(
+            id=StudyId(1),
+            study_uid=StudyUID(ds.StudyInstanceUID),
+            generation=1,
+            analysed_at=datetime.now(UTC),
+            triage=Triage.HIGH,
+            images=(image,),
+        )
+        (sop_class,) = wanted(())
+        stages = {
+            "header and pixels": _median(lambda: image_from(read_header(path))),
+            "prepare": _median(lambda: predictor.prepare(pixels)),
+            "predict": _median(lambda: predictor.predict([tensor])),
+            "report, written durably": _median(lambda: keep(build(study, sop_class, predecessor=None), data_dir=folder)),
+        }
+    total = sum(stages.values())
+    print(f"one 2500x2048 film, uncompressed, lenet5: {total * 1000:.0f} ms, of which")
+    for stage, seconds in stages.items():
+        print(f"  {stage:24} {seconds / total:5.0%}  ({seconds * 1000:.1f} ms)")
+
+
+def _median(work: Callable[[], object]) -> float:
+    work()
+    times = []
+    for _ in range(ROUNDS):
+        started = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - started)
+    return statistics.median(times)
