@@ -17,9 +17,7 @@ def main() -> int:
     if not _orthanc_is_there():
         print("The benchmarks need Orthanc and DCMTK: apt-get install orthanc dcmtk", file=sys.stderr)
         return 1
-    print(
-        f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} before the start, torch {torch.__version__}"
-    )
+    print(f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, torch {torch.__version__}")
     with tempfile.TemporaryDirectory(prefix="cxr-bench-") as folder:
         stages.run()
         latency.run(Path(folder))
