@@ -66,12 +66,15 @@ class Split:
     ----------
     dropped
         Images left out of train and val because the patient or the very file also stands in test.
+    lookalikes
+        Images left out because they look like one of another set; see `cxr_models.lookalikes`.
     """
 
     train: tuple[LabelledImage, ...]
     val: tuple[LabelledImage, ...]
     test: tuple[LabelledImage, ...]
     dropped: tuple[LabelledImage, ...]
+    lookalikes: tuple[LabelledImage, ...] = ()
 
 
 def read_catalogue(folders: Sequence[Path]) -> Catalogue:

@@ -36,5 +36,7 @@ def state_limits(images: Sequence[LabelledImage]) -> tuple[str, ...]:
                 f"{source} has no {' or '.join(missing)}: the look of that collection itself speaks against it (shortcut)."
             )
     if sum("COVID-19" in there for there in labels.values()) > 1:
-        limits.append("COVID-19 collections overlap: the same film, cropped otherwise, may stand in training and in test.")
+        limits.append(
+            "COVID-19 collections overlap: copies that look alike were left out of training, tighter crops may remain."
+        )
     return (*limits, *(OF_SOURCES[source] for source in sorted(labels) if source in OF_SOURCES))

@@ -1,17 +1,21 @@
 """Which images a model has seen in training, so that an evaluation can say so and leave them out."""
 
-from collections.abc import Iterable
 from pathlib import Path
 
-from cxr_models.catalogue import LabelledImage
+from cxr_models.catalogue import Split
 
 SEEN = "seen.txt"
 
 
-def write_seen(folder: Path, images: Iterable[LabelledImage]) -> None:
-    """Write the SHA-256 of each image file into the model folder, one a line, sorted."""
+def write_seen(folder: Path, parts: Split) -> None:
+    """Write the SHA-256 of each image file into the model folder, one a line, sorted.
+
+    What was left out of training, because another image of the film or patient is measured on, is among them: it would
+    count that film or patient twice.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    hashes = sorted({image.sha256 for image in images})
+    measured = {image.sha256 for image in parts.test}
+    hashes = sorted({image.sha256 for image in parts.train + parts.val + parts.dropped + parts.lookalikes} - measured)
     (folder / SEEN).write_text("".join(f"{each}\n" for each in hashes), encoding="ascii")
 
 

@@ -24,6 +24,7 @@ from cxr_models.data import Radiographs
 from cxr_models.errors import UnknownDevice
 from cxr_models.evaluate import evaluate
 from cxr_models.limits import INTENDED_USE, state_limits
+from cxr_models.lookalikes import leave_out_lookalikes
 from cxr_models.networks import INPUT_SIDES
 from cxr_models.predict import Predictor
 from cxr_models.recipe import Recipe
@@ -54,14 +55,17 @@ def train(catalogue: Catalogue, *, recipe: Recipe, output: Path, machine: Machin
         The images do not make a training.
     """
     parts = split(catalogue, val_share=recipe.val_share, test_share=recipe.test_share, seed=recipe.split_seed)
+    parts = leave_out_lookalikes(parts)
     for name, images in (("training", parts.train), ("validation", parts.val), ("test", parts.test)):
         log.info("%s: %d images, %s", name, len(images), count(images))
     if parts.dropped:
         log.warning(
             "%d images left out of training: they, or their patient, also stand in the test folder.", len(parts.dropped)
         )
+    if parts.lookalikes:
+        log.warning("%d images left out of training: they look like one that is measured on.", len(parts.lookalikes))
     if recipe.architecture == "lenet5":
-        # Its layers are too small to share out: on a busy machine threads that wait for each other made an epoch 15 times longer.
+        # Too small to share out: on a busy machine, threads waiting for each other made an epoch fifteen times as long.
         torch.set_num_threads(1)
     preparation = Preparation(side=INPUT_SIDES[recipe.architecture], mean=recipe.mean, std=recipe.std)
     data = Radiographs(parts, recipe=recipe, preparation=preparation)
@@ -77,7 +81,7 @@ def train(catalogue: Catalogue, *, recipe: Recipe, output: Path, machine: Machin
     card = replace(card, metrics=metrics)
     if getattr(rank_zero_only, "rank", 0):
         return card
-    write_seen(output, parts.train + parts.val)
+    write_seen(output, parts)
     return save_model(output, network=classifier.network, card=card)
 
 
@@ -164,7 +168,7 @@ def _described(parts: Split, recipe: Recipe) -> dict[str, Any]:
         "train": count(parts.train),
         "validation": count(parts.val),
         "test": count(parts.test),
-        "left_out_because_in_test": len(parts.dropped),
+        "left_out": {"file or patient stands in test": len(parts.dropped), "looks like a test image": len(parts.lookalikes)},
         "split": "by patient where known, else by file; no byte-identical image on two sides",
         "recipe": recipe.model_dump(),
     }

@@ -14,6 +14,7 @@ from cxr_models.catalogue import LabelledImage, count, read_catalogue, split
 from cxr_models.data import BatchDraw, Radiographs, draw_weights, load_images
 from cxr_models.errors import InvalidData, InvalidRecipe, UnreadableImage
 from cxr_models.images import read_radiograph
+from cxr_models.lookalikes import leave_out_lookalikes
 from cxr_models.prepare import prepare
 from cxr_models.recipe import Augmentation, Recipe, read_recipe, shipped_recipes
 from cxr_models.values import Preparation
@@ -140,6 +141,26 @@ class TestSplit:
         (tmp_path / "manifest.csv").write_text("name,label\n")
         with pytest.raises(InvalidData, match="no columns"):
             read_catalogue([tmp_path])
+
+
+class TestLookalikes:
+    def test_a_film_saved_again_in_another_size_is_left_out_of_training(self, tmp_path: Path) -> None:
+        for part, first in (("train", 0), ("test", 100)):
+            for name, offset in (("Covid", 0), ("Normal", 50)):
+                for index in range(8):
+                    pixels = np.random.default_rng(first + offset + index).integers(0, 256, (8, 8), dtype=np.uint8)
+                    film = Image.fromarray(pixels).resize((200, 240), Image.Resampling.BICUBIC)
+                    (tmp_path / part / name).mkdir(parents=True, exist_ok=True)
+                    film.save(tmp_path / part / name / f"{index}.png")
+        copy = tmp_path / "train" / "Covid" / "copy.jpg"
+        with Image.open(tmp_path / "test" / "Covid" / "3.png") as film:
+            film.resize((150, 180)).point(lambda value: value * 0.8 + 20).save(copy, quality=60)
+        parts = split(read_catalogue([tmp_path]), val_share=0.25, test_share=0.2, seed=0)
+        assert copy in {image.path for image in parts.train + parts.val}
+        cleaned = leave_out_lookalikes(parts)
+        assert [image.path for image in cleaned.lookalikes] == [copy]
+        assert set(cleaned.train + cleaned.val + cleaned.lookalikes) == set(parts.train + parts.val)
+        assert cleaned.test == parts.test
 
 
 class TestReading:
