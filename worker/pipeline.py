@@ -14,7 +14,7 @@ from time import perf_counter
 
 import structlog
 
-from cxr_models.errors import Permanent as PermanentModelError
+from cxr_models.errors import ModelError
 from dicom_io.errors import Permanent as PermanentDicomError
 from dicom_io.part10 import StoreRequest, identify
 from dicom_io.values import SOPClassUID
@@ -24,7 +24,7 @@ from worker.db.studies import Arrival
 from worker.engine import Engine
 from worker.errors import DatabaseUnavailable
 from worker.log import traceback_of
-from worker.retry import next_attempt
+from worker.retry import MAX_ATTEMPTS, next_attempt
 from worker.settings import Destination, Settings
 from worker.steps.complete import is_complete
 from worker.steps.deliver import deliver
@@ -109,11 +109,20 @@ def complete_studies(parts: Parts) -> int:
 def analyse_studies(parts: Parts) -> int:
     """Select, prepare and predict what is ready, and record the outcome of each study."""
     with parts.database.write() as connection:
-        ready = studies.claim_ready(connection, now=parts.clock(), limit=STUDIES_AT_ONCE, data_dir=parts.data_dir)
-    # What failed before is tried alone, so that one study which breaks the engine cannot take others with it.
-    fresh = [study for study in ready if study.attempts == 1]
-    batches = [fresh] * bool(fresh) + [[study] for study in ready if study.attempts > 1]
-    return sum(_analyse(batch, parts) for batch in batches)
+        fresh = studies.claim_ready(connection, now=parts.clock(), limit=STUDIES_AT_ONCE, data_dir=parts.data_dir)
+    analysed = _analyse(fresh, parts) if fresh else 0
+    # What was tried before is tried alone: a study that breaks the engine, or ends the process, takes no other with it.
+    for _ in range(STUDIES_AT_ONCE):
+        with parts.database.write() as connection:
+            study = studies.claim_tried(connection, now=parts.clock(), data_dir=parts.data_dir)
+        if study is None:
+            break
+        if study.attempts > MAX_ATTEMPTS:
+            failure = f"The worker stopped during every attempt. Given up after {MAX_ATTEMPTS} attempts."
+            record(StudyOutcome(study=study, images=(), failure=failure), parts)
+        else:
+            analysed += _analyse([study], parts)
+    return analysed
 
 
 def _analyse(batch: list[ReadyStudy], parts: Parts) -> int:
@@ -123,14 +132,15 @@ def _analyse(batch: list[ReadyStudy], parts: Parts) -> int:
         for outcome in parts.engine().analyse(batch):
             record(outcome, parts)
             del unanswered[outcome.study.id]
+        reason = "The engine gave no answer."
     except DatabaseUnavailable:
         raise
     except Exception as error:  # noqa: BLE001  the step's boundary: an engine may fail in any way, and the studies must go on
         where = traceback_of(error)
         log.error("analysis.failed", error=type(error).__name__, where=where, count=len(unanswered))  # noqa: TRY400  no values
-        reason = str(error) if isinstance(error, PermanentModelError) else f"Internal error: {type(error).__name__} at {where}"
-        for study in unanswered.values():
-            try_later(study, reason, parts)
+        reason = str(error) if isinstance(error, ModelError) else f"Internal error: {type(error).__name__} at {where}"
+    for study in unanswered.values():
+        try_later(study, reason, parts)
     log.info("studies.analysed", count=len(batch) - len(unanswered), seconds=round(perf_counter() - started, 3))
     return len(batch) - len(unanswered)
 

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, and_, exists, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, and_, exists, func, insert, or_, select, update
 
 from dicom_io.part10 import Identity
 from dicom_io.values import SOPInstanceUID, StudyUID
@@ -171,26 +171,38 @@ def mark_ready(connection: Connection, progress: StudyProgress, *, now: datetime
 
 
 def claim_ready(connection: Connection, *, now: datetime, limit: int, data_dir: Path) -> list[ReadyStudy]:
-    """Take studies due for analysis, oldest first, and count the attempt before it is made: a crash counts too."""
-    due = and_(
-        studies.c.state == StudyState.READY,
-        or_(studies.c.next_attempt_at.is_(None), studies.c.next_attempt_at <= now),
+    """Take studies due for their first attempt, oldest first, and count it before it is made: a crash counts too."""
+    chosen = (
+        select(studies).where(_due(now), studies.c.attempts == 0).order_by(studies.c.completed_at, studies.c.id).limit(limit)
     )
-    rows = connection.execute(select(studies).where(due).order_by(studies.c.completed_at, studies.c.id).limit(limit)).mappings()
-    ready = []
-    for row in rows.all():
-        connection.execute(update(studies).where(studies.c.id == row["id"]).values(attempts=row["attempts"] + 1))
-        ready.append(
-            ReadyStudy(
-                id=StudyId(row["id"]),
-                study_uid=StudyUID(row["study_uid"]),
-                generation=row["generation"],
-                attempts=row["attempts"] + 1,
-                patient_conflict=row["patient_conflict"],
-                instances=_instances_of(connection, StudyId(row["id"]), data_dir),
-            )
-        )
-    return ready
+    return [_claimed(connection, row, data_dir) for row in connection.execute(chosen).mappings().all()]
+
+
+def claim_tried(connection: Connection, *, now: datetime, data_dir: Path) -> ReadyStudy | None:
+    """Take the one study due for another attempt, and count it.
+
+    The least tried comes first: where a study ends the process, those behind it have their turn before it has another.
+    """
+    order = (studies.c.attempts, studies.c.completed_at, studies.c.id)
+    chosen = select(studies).where(_due(now), studies.c.attempts > 0).order_by(*order).limit(1)
+    row = connection.execute(chosen).mappings().first()
+    return None if row is None else _claimed(connection, row, data_dir)
+
+
+def _due(now: datetime) -> ColumnElement[bool]:
+    return and_(studies.c.state == StudyState.READY, or_(studies.c.next_attempt_at.is_(None), studies.c.next_attempt_at <= now))
+
+
+def _claimed(connection: Connection, row: RowMapping, data_dir: Path) -> ReadyStudy:
+    connection.execute(update(studies).where(studies.c.id == row["id"]).values(attempts=row["attempts"] + 1))
+    return ReadyStudy(
+        id=StudyId(row["id"]),
+        study_uid=StudyUID(row["study_uid"]),
+        generation=row["generation"],
+        attempts=row["attempts"] + 1,
+        patient_conflict=row["patient_conflict"],
+        instances=_instances_of(connection, StudyId(row["id"]), data_dir),
+    )
 
 
 def postpone(connection: Connection, study: ReadyStudy, *, until: datetime, reason: str) -> None:
