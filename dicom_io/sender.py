@@ -62,13 +62,17 @@ def echo(peer: Peer, *, calling_ae_title: str) -> None:
 def send(peer: Peer, paths: Sequence[Path], *, calling_ae_title: str) -> Iterator[StoreOutcome]:
     """Send files over one association, proposing only what is sent; the data sets travel as the bytes on disk.
 
-    Yields one outcome for each path, in order, as soon as it is known; an association that breaks gives the rest of the
-    files the same error. Warning statuses mean stored.
+    Yields one outcome for each path: first those that cannot be read, then the others in order, each as soon as it is known.
+    An association that breaks gives the rest of the files the same error. Warning statuses mean stored.
     """
-    try:
-        outgoing = [_read(path) for path in paths]
-    except (DicomError, OSError) as error:
-        yield from (StoreOutcome(path=path, error=_as_refused(error)) for path in paths)
+    outgoing = []
+    for path in paths:
+        file = _read(path)
+        if isinstance(file, DicomError):
+            yield StoreOutcome(path=path, error=file)
+        else:
+            outgoing.append(file)
+    if not outgoing:
         return
     ae = _application_entity(calling_ae_title)
     for sop_class, syntax in sorted({(file.sop_class_uid, file.transfer_syntax) for file in outgoing}):
@@ -119,17 +123,18 @@ def _association(ae: AE, peer: Peer) -> Iterator[Association]:
             assoc.release()
 
 
-def _read(path: Path) -> _Outgoing:
-    meta, _offset = split_dataset(path)
-    return _Outgoing(
-        path=path,
-        sop_class_uid=SOPClassUID(str(meta.MediaStorageSOPClassUID)),
-        transfer_syntax=TransferSyntaxUID(str(meta.TransferSyntaxUID)),
-    )
-
-
-def _as_refused(error: DicomError | OSError) -> DicomError:
-    return error if isinstance(error, DicomError) else PeerRefused(f"Our own file cannot be read: {error.strerror}.")
+def _read(path: Path) -> _Outgoing | DicomError:
+    try:
+        meta, _offset = split_dataset(path)
+        return _Outgoing(
+            path=path,
+            sop_class_uid=SOPClassUID(str(meta.MediaStorageSOPClassUID)),
+            transfer_syntax=TransferSyntaxUID(str(meta.TransferSyntaxUID)),
+        )
+    except OSError as error:
+        return PeerRefused(f"Our own file cannot be read: {error.strerror}.")
+    except Exception as error:  # noqa: BLE001  a damaged file may make the parser raise anything; the others must go out
+        return PeerRefused(f"Our own file cannot be read: {type(error).__name__}.")
 
 
 def _store(assoc: Association, file: _Outgoing) -> DicomError | None:

@@ -17,5 +17,6 @@ def deliver(
     due: list[DueDelivery], destination: Destination, *, calling_ae_title: str
 ) -> Iterator[tuple[DueDelivery, StoreOutcome]]:
     """Send reports in the order given; answer what became of each as soon as it is known."""
-    outcomes = send(peer_of(destination), [delivery.path for delivery in due], calling_ae_title=calling_ae_title)
-    return zip(due, outcomes, strict=True)
+    by_path = {delivery.path: delivery for delivery in due}
+    for outcome in send(peer_of(destination), list(by_path), calling_ae_title=calling_ae_title):
+        yield by_path[outcome.path], outcome
