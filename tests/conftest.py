@@ -1,0 +1,156 @@
+"""Fixtures that several test files share: databases, a worker without threads, a PACS."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.fakes import FakePacs, Site, fake_pacs, make_site
+from tests.postgres import Cluster, cluster
+from worker.db.database import Database, open_database
+from worker.db.migrate import upgrade
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # pynetdicom leaves a socket that could not connect to the garbage collector (AssociationSocket._shutdown_socket).
+    config.addinivalue_line(
+        "filterwarnings", r"ignore:Exception ignored in. <socket\.socket:pytest.PytestUnraisableExceptionWarning"
+    )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A developer's own CXR_SECTION__KEY variables must not decide a test."""
+    for variable in os.environ:
+        if variable.startswith("CXR_") and variable not in {"CXR_DATA", "CXR_DICOM"}:
+            monkeypatch.delenv(variable)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TestDatabase:
+    """A database of this test alone, at the newest migration unless it was asked for empty."""
+
+    __test__ = False
+
+    url: str
+    opened: Database
+    away: Callable[[], AbstractContextManager[None]]
+    """Inside, the database does not answer; afterwards it does again."""
+    break_connections: Callable[[], None]
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Cluster]:
+    with cluster() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres: Cluster) -> str:
+    name = postgres.create()
+    database = open_database(postgres.url(name))
+    upgrade(database)
+    database.close()
+    return name
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("template") / "worker.db"
+    database = open_database(f"sqlite:///{path}")
+    upgrade(database)
+    database.close()
+    return path
+
+
+@contextmanager
+def _sqlite(path: Path) -> Iterator[TestDatabase]:
+    database = open_database(f"sqlite:///{path}")
+
+    @contextmanager
+    def away() -> Iterator[None]:
+        database.engine.dispose()
+        elsewhere = path.rename(path.with_suffix(".away"))
+        path.mkdir()
+        try:
+            yield
+        finally:
+            database.engine.dispose()
+            path.rmdir()
+            elsewhere.rename(path)
+
+    yield TestDatabase(url=f"sqlite:///{path}", opened=database, away=away, break_connections=database.engine.dispose)
+    database.close()
+
+
+@contextmanager
+def _postgresql(cluster: Cluster, template: str) -> Iterator[TestDatabase]:
+    name = cluster.create(template=template)
+    database = open_database(cluster.url(name))
+    yield TestDatabase(
+        url=cluster.url(name),
+        opened=database,
+        away=lambda: cluster.refused(name),
+        break_connections=lambda: cluster.break_connections(name),
+    )
+    database.close()
+    cluster.drop(name)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_kind(request: pytest.FixtureRequest) -> str:
+    """Which of the two databases this run of the test is on."""
+    return str(request.param)
+
+
+@pytest.fixture
+def test_database(database_kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[TestDatabase]:
+    """A migrated database, each test on both kinds."""
+    if database_kind == "sqlite":
+        path = tmp_path / "worker.db"
+        shutil.copy(request.getfixturevalue("sqlite_template"), path)
+        with _sqlite(path) as found:
+            yield found
+    else:
+        with _postgresql(request.getfixturevalue("postgres"), request.getfixturevalue("postgres_template")) as found:
+            yield found
+
+
+@pytest.fixture
+def empty_database(database_kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+    """A database without tables, each test on both kinds."""
+    if database_kind == "sqlite":
+        with _sqlite(tmp_path / "empty.db") as found:
+            yield found.opened
+    else:
+        with _postgresql(request.getfixturevalue("postgres"), "template1") as found:
+            yield found.opened
+
+
+@pytest.fixture
+def database(test_database: TestDatabase) -> Database:
+    """A migrated database, each test on both kinds."""
+    return test_database.opened
+
+
+@pytest.fixture
+def pacs() -> Iterator[FakePacs]:
+    """A storage SCP on a free port."""
+    with fake_pacs() as running:
+        yield running
+
+
+@pytest.fixture
+def site(database: Database, tmp_path: Path) -> Site:
+    """A worker without threads and without destinations, each test on both databases."""
+    return make_site(database, tmp_path / "var")

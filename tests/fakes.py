@@ -1,0 +1,249 @@
+"""Small honest stand-ins for what surrounds the path: a clock, an engine, a PACS, and a worker put together from them."""
+
+import hashlib
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from pydicom.dataset import Dataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_dataset
+from pynetdicom import AE, evt
+from pynetdicom.presentation import AllStoragePresentationContexts
+from pynetdicom.sop_class import Verification
+
+from dicom_io.part10 import StoreRequest
+from dicom_io.values import SOPClassUID, SOPInstanceUID, TransferSyntaxUID
+from worker import pipeline
+from worker.db import listing
+from worker.db.database import Database
+from worker.pipeline import Parts
+from worker.settings import Destination, Settings
+from worker.steps.select import newest_contents, select
+from worker.values import Answer, ImageOutcome, ModelIdentity, ReadyStudy, StoredInstance, StudyOutcome
+
+NOON = datetime(2031, 5, 20, 12, 0, tzinfo=UTC)
+THRESHOLDS = {"COVID-19": 0.3, "Pneumonia": 0.3}
+
+
+class FakeClock:
+    """Stands still until it is told to go on."""
+
+    def __init__(self) -> None:
+        self.now = NOON
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def go_on(self, **duration: float) -> datetime:
+        """Let time pass; `duration` as for `timedelta`."""
+        self.now += timedelta(**duration)
+        return self.now
+
+
+def model_identity(version: str = "1.0") -> ModelIdentity:
+    """A model whose weights differ from version to version."""
+    return ModelIdentity(name="fake", version=version, weights_sha256=hashlib.sha256(version.encode()).hexdigest())
+
+
+class FakeEngine:
+    """Selects as the real one does, and answers from a table instead of a network."""
+
+    def __init__(self) -> None:
+        self.model = model_identity()
+        self.labels: dict[str, str] = {}
+        """By SOP Instance UID; Normal where there is none."""
+        self.breaks_on: dict[str, Exception] = {}
+        """By Study Instance UID: raised when this study's turn comes."""
+        self.silent_on: set[str] = set()
+        """Study Instance UIDs that get no outcome at all."""
+        self.batches: list[list[str]] = []
+        """Study Instance UIDs of every call."""
+
+    def analyse(self, studies: Sequence[ReadyStudy]) -> Iterator[StudyOutcome]:
+        """See `worker.engine.Engine.analyse`."""
+        self.batches.append([study.study_uid for study in studies])
+        for study in studies:
+            if study.study_uid in self.breaks_on:
+                raise self.breaks_on[study.study_uid]
+            if study.study_uid in self.silent_on:
+                continue
+            if study.patient_conflict:
+                yield StudyOutcome(study=study, images=(), failure="Images with different Patient IDs.")
+                continue
+            chosen, set_aside = newest_contents(study.instances)
+            yield StudyOutcome(study=study, images=(*map(self._open, chosen), *set_aside))
+
+    def _open(self, instance: StoredInstance) -> ImageOutcome:
+        selected = select(instance)
+        if isinstance(selected, ImageOutcome):
+            return selected
+        answer = answer_for(self.labels.get(instance.sop_instance_uid, "Normal"), model=self.model)
+        return ImageOutcome(instance=instance, eligible=True, reason_code="eligible", reason="", answer=answer)
+
+
+def answer_for(label: str, *, model: ModelIdentity | None = None) -> Answer:
+    """What a model that is sure of a label answers."""
+    return Answer(
+        model=model or model_identity(),
+        temperature=1.0,
+        thresholds=THRESHOLDS,
+        probabilities={each: 0.8 if each == label else 0.1 for each in ("COVID-19", "Normal", "Pneumonia")},
+        present={each: each == label for each in ("COVID-19", "Normal", "Pneumonia")},
+        label=label,
+        flagged=label != "Normal",
+    )
+
+
+def encoded(ds: Dataset) -> bytes:
+    """The data set as it travels, without file meta."""
+    buffer = DicomBytesIO()
+    buffer.is_little_endian, buffer.is_implicit_VR = True, ds.file_meta.TransferSyntaxUID == "1.2.840.10008.1.2"
+    write_dataset(buffer, ds)
+    return buffer.getvalue()
+
+
+def request_for(ds: Dataset, **changes: Any) -> StoreRequest:
+    """The C-STORE request that brings a data set."""
+    usual: dict[str, Any] = {
+        "sop_class_uid": SOPClassUID(str(ds.SOPClassUID)),
+        "sop_instance_uid": SOPInstanceUID(str(ds.SOPInstanceUID)),
+        "transfer_syntax": TransferSyntaxUID(str(ds.file_meta.TransferSyntaxUID)),
+        "dataset": b"" if "dataset" in changes else encoded(ds),
+        "calling_ae_title": "MODALITY",
+        "called_ae_title": "CXRWORKER",
+        "peer_address": "127.0.0.1",
+    }
+    return StoreRequest(**{**usual, **changes})
+
+
+@dataclass
+class Site:
+    """A worker without its threads: a clock to turn, an engine to script, and the path to walk step by step."""
+
+    parts: Parts
+    clock: FakeClock
+    engine: FakeEngine
+
+    @property
+    def database(self) -> Database:
+        """Its database."""
+        return self.parts.database
+
+    def receive(self, *objects: Dataset) -> None:
+        """Take objects in as the listener would."""
+        for ds in objects:
+            pipeline.receive(request_for(ds), self.parts)
+
+    def settle(self) -> None:
+        """Let the quiet time pass and take every study as far as it goes without delivery."""
+        self.clock.go_on(seconds=self.parts.settings.study.quiet_seconds)
+        while pipeline.advance(self.parts):
+            pass
+
+    def deliver(self) -> int:
+        """Send every destination what is due there now."""
+        return sum(pipeline.deliver_reports(destination, self.parts) for destination in self.parts.settings.destinations)
+
+    def study(self, uid: str) -> dict[str, Any]:
+        """What `studies show --json` says."""
+        with self.database.read() as connection:
+            shown = listing.show_study(connection, uid)
+        assert shown is not None
+        return shown
+
+    def events(self, uid: str) -> list[str]:
+        """The kinds of a study's events, in order."""
+        return [event["kind"] for event in self.study(uid)["events"]]
+
+    def received_files(self) -> list[Path]:
+        """What lies in the folder of received objects."""
+        return [path for path in (self.parts.data_dir / "received").rglob("*") if path.is_file()]
+
+
+def make_site(database: Database, data_dir: Path, *, destinations: tuple[Destination, ...] = ()) -> Site:
+    """Put a worker together on an open database."""
+    clock, engine = FakeClock(), FakeEngine()
+    settings = Settings(data_dir=data_dir, destinations=destinations)
+    return Site(
+        parts=Parts(settings=settings, database=database, clock=clock, engine=lambda: engine), clock=clock, engine=engine
+    )
+
+
+@dataclass
+class FakePacs:
+    """A storage SCP that keeps what it is sent, or answers as it is told."""
+
+    port: int = 0
+    status: int = 0x0000
+    received: list[Dataset] = field(default_factory=list)
+    encoded: list[bytes] = field(default_factory=list)
+    """The data sets as they travelled."""
+    proposed: list[set[tuple[str, str]]] = field(default_factory=list)
+    """Abstract and transfer syntaxes of each association."""
+    calling_ae_titles: list[str] = field(default_factory=list)
+
+    def destination(self, name: str = "pacs", **changes: Any) -> Destination:
+        """This PACS as the worker knows it."""
+        return Destination(**{"name": name, "ae_title": "PACS", "host": "127.0.0.1", "port": self.port, **changes})
+
+
+@contextmanager
+def fake_pacs(
+    *, syntaxes: Sequence[str] = ("1.2.840.10008.1.2.1", "1.2.840.10008.1.2"), require_called: bool = False
+) -> Iterator[FakePacs]:
+    """Run one on a free port."""
+    pacs = FakePacs()
+
+    def store(event: evt.Event) -> int:
+        pacs.encoded.append(event.encoded_dataset(include_meta=False))
+        if pacs.status == 0x0000:
+            ds = event.dataset
+            ds.file_meta = event.file_meta
+            pacs.received.append(ds)
+        return pacs.status
+
+    def requested(event: evt.Event) -> None:
+        requestor = event.assoc.requestor
+        pacs.calling_ae_titles.append(requestor.ae_title)
+        pacs.proposed.append(
+            {
+                (str(context.abstract_syntax), str(syntax))
+                for context in requestor.requested_contexts
+                for syntax in context.transfer_syntax
+            }
+        )
+
+    ae = AE(ae_title="PACS")
+    ae.require_called_aet = require_called
+    for context in AllStoragePresentationContexts:
+        ae.add_supported_context(context.abstract_syntax, list(syntaxes))
+    ae.add_supported_context(Verification)
+    server = ae.start_server(
+        ("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_REQUESTED, requested), (evt.EVT_C_STORE, store)]
+    )
+    assert server is not None
+    pacs.port = server.server_address[1]
+    try:
+        yield pacs
+    finally:
+        ae.shutdown()
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def part10(ds: Dataset) -> bytes:
+    """A data set as a file's bytes."""
+    buffer = BytesIO()
+    ds.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()
