@@ -13,12 +13,12 @@ from pydicom.dataset import Dataset
 from dicom_io.header import read_header
 from dicom_io.quiet import quietly
 from dicom_io.shutter import Mask, visible_pixels
-from dicom_io.stored import MAX_PIXELS, Layout, read_cells, read_layout
+from dicom_io.stored import MAX_PIXELS, Cells, Layout, read_cells, read_layout
 from dicom_io.voi import display_values, is_inverted, modality_values
 
 __all__ = ["MAX_PIXELS", "Image", "image_from", "read_header", "read_image"]
 
-_BLOCK_ROWS = 64  # keeps the index block of np.take in the processor's cache
+_BLOCK_ROWS = 64  # keeps numpy's block of 64-bit indices in the processor's cache
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,8 +77,7 @@ def image_from(ds: Dataset) -> Image:
     padding = _padding(ds, stored, layout)
 
     def counts() -> NDArray[np.int64]:
-        found = np.bincount((cells if visible is None else cells[visible]).ravel(), minlength=len(stored))
-        return np.where(padding, 0, found)
+        return np.where(padding, 0, _histogram(cells, visible, len(stored)))
 
     table, how = display_values(ds, values, counts, layout)
     if inverted:
@@ -89,9 +88,15 @@ def image_from(ds: Dataset) -> Image:
     return Image(pixels=pixels, notes=tuple(note for note in (how, doubt, contradiction, _loss(ds), *shapes, turned) if note))
 
 
-def _look_up(
-    cells: NDArray[np.uint8] | NDArray[np.uint16], table: NDArray[np.float32], visible: Mask | None
-) -> NDArray[np.float32]:
+def _histogram(cells: Cells, visible: Mask | None, size: int) -> NDArray[np.int64]:
+    found = np.zeros(size, np.int64)
+    for row in range(0, len(cells), _BLOCK_ROWS):
+        block = slice(row, row + _BLOCK_ROWS)
+        found += np.bincount((cells[block] if visible is None else cells[block][visible[block]]).ravel(), minlength=size)
+    return found
+
+
+def _look_up(cells: Cells, table: NDArray[np.float32], visible: Mask | None) -> NDArray[np.float32]:
     pixels = np.empty(cells.shape, np.float32)
     for row in range(0, len(cells), _BLOCK_ROWS):
         block = slice(row, row + _BLOCK_ROWS)

@@ -26,11 +26,11 @@ class _Quiet(AbstractContextManager[None]):
         with self._lock:
             self._inside += 1
             if self._inside == 1:
-                caught, disabled = warnings.catch_warnings(), _PYDICOM.disabled
+                caught, propagate = warnings.catch_warnings(), _PYDICOM.propagate
                 caught.__enter__()
                 warnings.simplefilter("ignore")
-                _PYDICOM.disabled = True
-                self._restore = [lambda: caught.__exit__(None, None, None), lambda: setattr(_PYDICOM, "disabled", disabled)]
+                _PYDICOM.propagate = False  # its own handler is a null handler; its children pass through it
+                self._restore = [lambda: caught.__exit__(None, None, None), lambda: setattr(_PYDICOM, "propagate", propagate)]
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /

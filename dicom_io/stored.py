@@ -31,7 +31,7 @@ LOSSY: Final = frozenset(
 )
 """Transfer syntaxes whose decoded values may overshoot BitsStored by rounding, and so are clipped, never masked."""
 
-_DECODERS: Final = ("pylibjpeg", "pyjpegls", "pillow")
+_DECODERS: Final = ("pyjpegls", "pylibjpeg", "pillow")
 """In the order of trust. GDCM is not among them: it aborts the whole process on some damaged images."""
 
 

@@ -26,6 +26,7 @@ from dicom_io import header
 from dicom_io.errors import NotDicom, UndecodablePixels
 from dicom_io.pixels import MAX_PIXELS, image_from, read_header, read_image
 from dicom_io.quiet import quietly
+from dicom_io.stored import Layout
 from dicom_io.values import TransferSyntaxUID
 from dicom_io.wrap import Encoding
 from tests.factories import bare_image, make_dx, radiograph, write
@@ -302,13 +303,29 @@ def test_fragments_that_are_none_are_refused() -> None:
         image_from(ds)
 
 
-def test_a_codestream_no_decoder_reads_names_those_that_tried() -> None:
+def test_a_codestream_no_decoder_reads_names_those_that_tried(caplog: pytest.LogCaptureFixture) -> None:
     ds = compressed(JPEGLSLossless)
     frame = bytearray(next(generate_frames(ds.PixelData, number_of_frames=1)))
     frame[6] = 77  # a precision that JPEG-LS does not have
     ds.PixelData = encapsulate([bytes(frame)], has_bot=False)
-    with pytest.raises(UndecodablePixels, match=r"tried pylibjpeg \(\w+\), pyjpegls"):
+    with pytest.raises(UndecodablePixels, match=r"tried pyjpegls \(\w+\), pylibjpeg"):
         image_from(ds)
+    assert not caplog.records
+
+
+def test_an_rle_image_of_too_many_segments_is_refused() -> None:
+    ds = compressed(RLELossless)
+    ds.BitsAllocated, ds.BitsStored, ds.HighBit = 8, 8, 7
+    with pytest.raises(UndecodablePixels, match="2 segments where 1"):
+        image_from(ds)
+
+
+@pytest.mark.parametrize(
+    ("signed", "cell", "value"), [(False, 4100, 4095), (False, 4095, 4095), (True, 2050, 2047), (True, 0xF000, -2048)]
+)
+def test_what_loss_adds_beyond_the_stored_bits_is_clipped(*, signed: bool, cell: int, value: int) -> None:
+    layout = Layout(rows=1, columns=1, bits_allocated=16, bits_stored=12, high_bit=11, signed=signed, lossy=True)
+    assert layout.cell_values()[cell] == value
 
 
 @pytest.mark.parametrize(
