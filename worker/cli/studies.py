@@ -98,7 +98,9 @@ def _row(study: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _answer(image: dict[str, Any]) -> str:
+    """The labels that reached their thresholds, which is what the triage level follows from."""
     if not image["predictions"]:
         return ""
     newest = image["predictions"][-1]
-    return f"{newest['label']} {newest['probabilities'][newest['label']]:.0%} ({newest['model']} {newest['version']})"
+    labels = ", ".join(f"{label} {newest['probabilities'][label]:.0%}" for label in newest["present"])
+    return f"{'flagged ' if newest['flagged'] else ''}{labels} ({newest['model']} {newest['version']})"

@@ -113,6 +113,7 @@ def _image(image: RowMapping, answers: Sequence[RowMapping]) -> Listed:
                 "probabilities": answer["probabilities"],
                 "label": answer["label"],
                 "flagged": answer["flagged"],
+                "present": [label for label, present in answer["present"].items() if present],
             }
             for answer in answers
             if answer["instance_id"] == image["id"]
