@@ -3,6 +3,7 @@
 import os
 import secrets
 from collections.abc import Iterable
+from datetime import datetime
 from pathlib import Path
 
 _FOLDER_MODE = 0o700
@@ -53,12 +54,12 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def remove_parts(folder: Path) -> int:
-    """Delete what interrupted writes left behind; answer how many. Only for a folder nobody is writing to."""
-    parts = list(folder.rglob("*.part"))
-    for part in parts:
+def remove_parts(folder: Path, *, written_before: datetime) -> int:
+    """Delete what interrupted writes left behind; answer how many. Younger ones may belong to a writer at work."""
+    stale = [part for part in folder.rglob("*.part") if part.stat().st_mtime < written_before.timestamp()]
+    for part in stale:
         part.unlink(missing_ok=True)
-    return len(parts)
+    return len(stale)
 
 
 def _write_whole(descriptor: int, chunk: bytes) -> None:

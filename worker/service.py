@@ -3,11 +3,12 @@
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from threading import Event
 
 import structlog
 
+from cxr_models.errors import ModelError, UnknownDevice
 from dicom_io.listener import Listener, ListenerSettings, listen
 from dicom_io.part10 import StoreRequest
 from dicom_io.status import StoreStatus
@@ -15,7 +16,7 @@ from worker.db import events
 from worker.db.database import Database, open_database
 from worker.db.migrate import current_revision, require_newest, upgrade
 from worker.errors import AnotherRunner, ConfigurationError, DatabaseUnavailable
-from worker.files import make_folder
+from worker.files import make_folder, remove_parts
 from worker.leader import leadership
 from worker.log import traceback_of
 from worker.models import ModelHolder
@@ -27,6 +28,7 @@ from worker.web.server import page
 log = structlog.get_logger()
 
 _STANDBY_SECONDS = 2.0
+_ABANDONED_AFTER = timedelta(hours=1)
 
 
 def utc_now() -> datetime:
@@ -77,11 +79,13 @@ def serve(settings: Settings, *, receiving: bool = False, running: bool = False,
         stack.callback(holder.close)
         parts = Parts(settings=settings, database=database, clock=utc_now, engine=holder.engine)
         if running:
-            holder.engine()
+            load(holder)
         if showing:
             stack.enter_context(page(database, settings.web))
         wake = Waker()
         if receiving:
+            removed = remove_parts(settings.data_dir, written_before=utc_now() - _ABANDONED_AFTER)
+            log.info("leftovers.removed", count=removed)
             listener = stack.enter_context(receiver(parts, arrived=wake))
             log.info("ready", ae_title=settings.dicom.ae_title, host=settings.dicom.host, port=listener.port)
         if running:
@@ -89,6 +93,22 @@ def serve(settings: Settings, *, receiving: bool = False, running: bool = False,
         else:
             stop.wait()
         log.info("stopping")
+
+
+def load(holder: ModelHolder) -> None:
+    """Load the active model before the first study waits for it.
+
+    Raises
+    ------
+    ConfigurationError
+        It cannot be loaded, or not on that device.
+    """
+    try:
+        holder.engine()
+    except UnknownDevice as error:
+        raise ConfigurationError(f"inference.device: {error}") from error
+    except ModelError as error:
+        raise ConfigurationError(f"inference.model: {error}") from error
 
 
 class Waker:

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from cxr_models.errors import Misuse, ModelError
 from worker.errors import ConfigurationError, WorkerError
 
 
@@ -12,9 +13,9 @@ def reported() -> Iterator[None]:
     """Print an error of ours as one line on stderr and leave with its exit code."""
     try:
         yield
-    except ConfigurationError as error:
+    except (ConfigurationError, Misuse) as error:
         _leave(error, 2)
-    except WorkerError as error:
+    except (WorkerError, ModelError) as error:
         _leave(error, 1)
     except KeyboardInterrupt:
         sys.exit(130)
