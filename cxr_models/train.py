@@ -96,7 +96,8 @@ def _attempt(data: Radiographs, *, recipe: Recipe, output: Path, machine: Machin
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         # Lightning 2.6 with torch 2.14; its own affair.
         warnings.filterwarnings("ignore", message=".*LeafSpec.*")
-        best = ModelCheckpoint(folder, monitor="val_loss", save_weights_only=True)
+        # Not save_weights_only: Lightning leaves the averaged weights, which were validated, out of such checkpoints.
+        best = ModelCheckpoint(folder, monitor="val_loss")
         trainer = _trainer(recipe, best=best, output=output, machine=machine)
         trainer.fit(classifier, datamodule=data)
         if best.best_model_path:

@@ -1,17 +1,20 @@
 import json
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from cxr_models.catalogue import read_catalogue
+from cxr_models.catalogue import read_catalogue, split
+from cxr_models.checkpoint import load_network
 from cxr_models.errors import UnknownDevice, UnreadableImage
 from cxr_models.evaluate import evaluate
+from cxr_models.images import read_radiograph
 from cxr_models.predict import Predictor
 from cxr_models.recipe import Recipe
 from cxr_models.seen import read_seen
@@ -107,12 +110,28 @@ def test_every_choice_of_a_recipe_trains(run: Callable[..., tuple[Path, Card]], 
 
 
 def test_a_training_stops_early_when_the_validation_loss_no_longer_falls(run: Callable[..., tuple[Path, Card]]) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # noqa: PLC0415  slow, needed here alone
-
     folder, _ = run(epochs=60, patience=1, learning_rate=0.5, optimizer="sgd")
     events = EventAccumulator(str(next((folder / "logs").rglob("events.*")).parent))
     events.Reload()
     assert 2 <= len(events.Scalars("val_loss")) < 60
+
+
+@pytest.mark.parametrize("average", [0, 0.9])
+def test_the_weights_that_are_kept_are_those_that_were_validated_best(
+    run: Callable[..., tuple[Path, Card]], average: float
+) -> None:
+    folder, card = run(epochs=8, average=average, learning_rate=1e-3, seed=3)
+    events = EventAccumulator(str(next((folder / "logs").rglob("events.*")).parent))
+    events.Reload()
+    losses, accuracies = ([each.value for each in events.Scalars(name)] for name in ("val_loss", "val_accuracy"))
+    predictor = Predictor.load(str(folder), device="cpu")
+    raw = Predictor(load_network(folder, torch.device("cpu"))[0], replace(card, temperature=1.0), device=torch.device("cpu"))
+    assert predictor.card == card
+    films = split(read_catalogue([folder.parent / "films"]), val_share=0.15, test_share=0.15, seed=0).val
+    answers = raw.predict([raw.prepare(read_radiograph(film.path)) for film in films])
+    loss = -np.mean([np.log(answer.probabilities[film.label]) for answer, film in zip(answers, films, strict=True)])
+    assert loss == pytest.approx(min(losses), rel=1e-3)
+    assert card.metrics["validation"]["accuracy"] == pytest.approx(accuracies[losses.index(min(losses))], abs=1e-6)
 
 
 def test_the_model_folder_tells_which_images_were_seen(run: Callable[..., tuple[Path, Card]], films: Path) -> None:
