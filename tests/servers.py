@@ -99,14 +99,18 @@ def _answers(running: Orthanc) -> bool:
 class Worker:
     """`cxr-worker` over one data folder; `start` and `kill` may follow each other."""
 
-    def __init__(self, folder: Path, config: str, *, environment: dict[str, str] | None = None) -> None:
+    def __init__(self, folder: Path, config: str, *, database_url: str | None = None) -> None:
         self.folder = folder
         self.log = folder / "worker.log"
         self.config = folder / "cxr-worker.toml"
         self.port = free_port()
-        self.config.write_text(f'data_dir = "{folder / "var"}"\n[dicom]\nport = {self.port}\n[web]\nport = 0\n{config}')
+        self.database_url = database_url or f"sqlite:///{folder / 'var' / 'worker.db'}"
+        self.config.write_text(
+            f'data_dir = "{folder / "var"}"\ndatabase_url = "{self.database_url}"\n'
+            f"[dicom]\nport = {self.port}\n[web]\nport = 0\n{config}"
+        )
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("CXR_")}
-        self.environment = inherited | {"TCP_NODELAY": "1"} | (environment or {})
+        self.environment = inherited | {"TCP_NODELAY": "1"}
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, *, program: Sequence[str] = ("-m", "worker")) -> None:
@@ -134,17 +138,21 @@ class Worker:
         """The log."""
         return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{") and line.endswith("}")]
 
-    def command(self, *arguments: str, code: int = 0) -> str:
+    def command(self, *arguments: str) -> str:
         """Run a subcommand and answer its stdout."""
-        done = subprocess.run(
-            [sys.executable, "-m", "worker", *arguments, "--config", str(self.config)],
-            capture_output=True,
-            text=True,
-            env=self.environment,
-            check=False,
-        )
-        assert done.returncode == code, done.stderr
+        done = self._run(*arguments)
+        assert done.returncode == 0, done.stderr
         return done.stdout
+
+    def complaint(self, *arguments: str, code: int) -> str:
+        """Run a subcommand that must fail with an exit code, and answer its stderr."""
+        done = self._run(*arguments)
+        assert done.returncode == code, done.stderr
+        return done.stderr
+
+    def _run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "worker", *arguments, "--config", str(self.config)]
+        return subprocess.run(command, capture_output=True, text=True, env=self.environment, check=False)
 
     def study(self, study_uid: str) -> dict[str, Any] | None:
         """What `studies show --json` says, without the second that the command takes to start; None where it is unknown."""
@@ -157,7 +165,7 @@ class Worker:
             return listing.list_studies(connection, state=None, since=None, limit=100_000)
 
     def _database(self) -> closing[Database]:
-        return closing(open_database(f"sqlite:///{self.folder / 'var' / 'worker.db'}"))
+        return closing(open_database(self.database_url))
 
     def _ready_or_ended(self) -> bool:
         ended = self.process is not None and self.process.poll() is not None
@@ -165,9 +173,9 @@ class Worker:
 
 
 @contextmanager
-def worker(folder: Path, config: str, *, environment: dict[str, str] | None = None) -> Iterator[Worker]:
+def worker(folder: Path, config: str, *, database_url: str | None = None) -> Iterator[Worker]:
     """A worker that is not started yet, and ends with the test."""
-    made = Worker(folder, config, environment=environment)
+    made = Worker(folder, config, database_url=database_url)
     try:
         yield made
     finally:

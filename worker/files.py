@@ -3,6 +3,7 @@
 import os
 import secrets
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -56,10 +57,13 @@ def sync_folder(folder: Path) -> None:
 
 def remove_parts(folder: Path, *, written_before: datetime) -> int:
     """Delete what interrupted writes left behind; answer how many. Younger ones may belong to a writer at work."""
-    stale = [part for part in folder.rglob("*.part") if part.stat().st_mtime < written_before.timestamp()]
-    for part in stale:
-        part.unlink(missing_ok=True)
-    return len(stale)
+    removed = 0
+    for part in folder.rglob("*.part"):
+        with suppress(FileNotFoundError):  # its writer has renamed it
+            if part.stat().st_mtime < written_before.timestamp():
+                part.unlink()
+                removed += 1
+    return removed
 
 
 def _write_whole(descriptor: int, chunk: bytes) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from tests.acceptance.killed_after import STEPS
 from tests.factories import make_dx, make_study, study_uid, write
+from tests.postgres import Cluster
 from tests.requirements import need
 from tests.servers import Orthanc, Worker, destination, free_port, storescu, wait_for, worker
 
@@ -102,6 +103,28 @@ def test_nothing_is_lost_and_one_report_made_when_the_process_is_killed_after(
     assert len(pacs.instances_of(uid, "OT")) == 1
     assert [report["kind"] for report in study["reports"]] == ["sr", "capture"]
     assert a_worker.stop() == 0
+
+
+def test_on_postgresql_the_path_is_the_same_and_a_killed_worker_reports_once(
+    pacs: Orthanc, postgres: Cluster, tmp_path: Path
+) -> None:
+    need("storescu")
+    name = postgres.create()
+    files, uid = write_study("on postgresql", tmp_path), study_uid("on postgresql")
+    with worker(tmp_path, f"[study]\nquiet_seconds = 0.5\n{destination(pacs)}", database_url=postgres.url(name)) as a_worker:
+        assert "db upgrade" in a_worker.complaint("serve", code=1)
+        a_worker.command("db", "upgrade")
+        a_worker.start(program=(str(KILLED_AFTER), "deliver"))
+        assert a_worker.process is not None
+        assert storescu(a_worker.port, *files).returncode == 0
+        assert a_worker.process.wait(60) == -9
+        a_worker.start()
+        study = wait_until_delivered(a_worker, uid)
+        assert a_worker.stop() == 0
+
+    assert len(study["images"]) == len(files)
+    assert [len(pacs.instances_of(uid, modality)) for modality in ("SR", "OT")] == [1, 1]
+    postgres.drop(name)
 
 
 def test_a_late_image_makes_a_report_that_supersedes_the_first(a_worker: Worker, pacs: Orthanc, tmp_path: Path) -> None:
