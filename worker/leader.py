@@ -2,7 +2,7 @@
 
 import fcntl
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from sqlalchemy import text
@@ -25,6 +25,8 @@ def leadership(database: Database, *, data_dir: Path) -> Iterator[Callable[[], b
     ------
     AnotherRunner
         Somebody else is.
+    DatabaseUnavailable
+        The database does not answer.
     """
     if database.dialect == "postgresql":
         with _advisory_lock(database) as still_held:
@@ -36,20 +38,21 @@ def leadership(database: Database, *, data_dir: Path) -> Iterator[Callable[[], b
 
 @contextmanager
 def _advisory_lock(database: Database) -> Iterator[Callable[[], bool]]:
-    with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+    with database.hold() as connection:
         if not connection.execute(text("SELECT pg_try_advisory_lock(:key)"), {"key": _ADVISORY_KEY}).scalar_one():
             raise AnotherRunner
+        lost = False
 
         def still_held() -> bool:
-            try:
-                connection.execute(text("SELECT 1"))
-            except DBAPIError:
-                return False
-            return True
+            nonlocal lost
+            if not lost:  # SQLAlchemy would connect again, without the lock
+                try:
+                    connection.execute(text("SELECT 1"))
+                except DBAPIError:
+                    lost = True
+            return not lost
 
         yield still_held
-        with suppress(DBAPIError):  # gone with the connection already
-            connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": _ADVISORY_KEY})
 
 
 @contextmanager

@@ -52,6 +52,19 @@ class Database:
         with _translated(), self.engine.connect().execution_options(cxr_write=True) as connection, connection.begin():
             yield connection
 
+    @contextmanager
+    def hold(self) -> Iterator[Connection]:
+        """Have a connection of one's own, each statement its own transaction; its locks go with it, however it is left.
+
+        Raises
+        ------
+        DatabaseUnavailable
+            The database does not answer.
+        """
+        with _translated(), self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.detach()  # back in the pool it would stay open, and locked
+            yield connection
+
     def close(self) -> None:
         """Close every connection."""
         self.engine.dispose()
