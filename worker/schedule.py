@@ -1,11 +1,13 @@
 """What runs when: APScheduler drives the steps, night work and each destination's deliveries."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime, timedelta
-from threading import Lock
+from threading import Event, Lock
 
 import structlog
 from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.jobstores.base import JobLookupError
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.cron import CronTrigger
 
@@ -34,8 +36,9 @@ class Schedule:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         # Each job may run while its successor waits; a destination that hangs must not take another one's thread.
-        threads = 2 * (2 + len(parts.settings.destinations))
-        self._scheduler = BackgroundScheduler(timezone="UTC", executors={"default": ThreadPoolExecutor(threads)})
+        self._threads = ThreadPoolExecutor(2 * (2 + len(parts.settings.destinations)))
+        self._scheduler = BackgroundScheduler(timezone="UTC", executors={"default": self._threads})
+        self._closing = Event()
         interval = parts.settings.schedule.interval_seconds
         self._add_steps(STUDIES, self._advance, interval)
         for destination in parts.settings.destinations:
@@ -54,12 +57,16 @@ class Schedule:
         self._scheduler.start()
 
     def close(self) -> None:
-        """Let running jobs finish, start no more."""
-        self._scheduler.shutdown(wait=True)
+        """Let running jobs finish what is in hand, start no more."""
+        self._closing.set()
+        # shutdown(wait=True) would wait under the lock that a running job needs to wake another.
+        self._scheduler.shutdown(wait=False)
+        self._threads.shutdown(wait=True)
 
     def wake(self, job: str = STUDIES) -> None:
         """Run a job now; while it runs, once more afterwards."""
-        self._scheduler.modify_job(job, next_run_time=self._parts.clock())
+        with suppress(JobLookupError):  # closed meanwhile
+            self._scheduler.modify_job(job, next_run_time=self._parts.clock())
 
     def _add_steps(self, job: str, step: Callable[[], None], interval: float) -> None:
         # Two instances: the second waits for the first one's lock, so that a wake during a run is not lost.
@@ -80,7 +87,7 @@ class Schedule:
         )
 
     def _advance(self) -> None:
-        while pipeline.advance(self._parts):
+        while not self._closing.is_set() and pipeline.advance(self._parts):
             for destination in self._parts.settings.destinations:
                 self.wake(_job_of(destination))
         quiet = timedelta(seconds=self._parts.settings.study.quiet_seconds)
@@ -89,7 +96,7 @@ class Schedule:
 
     def _deliverer(self, destination: Destination) -> Callable[[], None]:
         def run() -> None:
-            while pipeline.deliver_reports(destination, self._parts):
+            while not self._closing.is_set() and pipeline.deliver_reports(destination, self._parts):
                 pass
             with self._parts.database.read() as connection:
                 self._come_back(_job_of(destination), reports.next_due(connection, destination.name))
@@ -117,6 +124,8 @@ class Schedule:
         def guarded() -> None:
             nonlocal troubled
             with lock:
+                if self._closing.is_set():
+                    return
                 try:
                     run()
                 except DatabaseUnavailable as error:
