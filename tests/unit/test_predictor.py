@@ -139,6 +139,13 @@ def test_a_tensor_of_another_shape_is_refused(lenet5: Predictor, shape: tuple[in
         lenet5.predict([torch.zeros(1, 32, 32), torch.zeros(shape)])
 
 
+def test_dropout_is_at_rest_so_the_same_film_gets_the_same_answer() -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(1024, 3)).train()
+    predictor = Predictor(network, card(), device=CPU)
+    prepared = predictor.prepare(films(1)[0])
+    assert predictor.predict([prepared]) == predictor.predict([prepared])
+
+
 def test_a_batch_size_below_one_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one"):
         Predictor(Echoes(), card(), device=CPU, batch_size=0)
