@@ -47,7 +47,7 @@ def choose_thresholds(
 
     At most just below 1 / number of labels: the most probable label then always reaches its own, so flag and label agree.
     """
-    highest = 1 / len(labels) - 1e-3
+    highest = np.floor(1e4 / len(labels) - 1) / 1e4
     chosen = {}
     for index, label in enumerate(labels):
         if label == NORMAL:

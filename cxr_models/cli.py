@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cxr_models.errors import InvalidRecipe, Misuse, ModelError
+from cxr_models.values import UNSAVED
 
 if TYPE_CHECKING:
     from cxr_models.evaluate import Evaluation
@@ -81,7 +82,9 @@ def train(  # noqa: PLR0913  each parameter is an option of the command line
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     machine = Machine(accelerator=accelerator, devices=devices, precision=precision, fast_dev_run=fast_dev_run)
     card = train(catalogue, recipe=chosen, output=output, machine=machine, version=version)
-    _print_card(card)
+    # In a training of several processes one writes the folder; the others have nothing to show.
+    if card.weights_sha256 != UNSAVED:
+        _print_card(card)
 
 
 @app.command()
