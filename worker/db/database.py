@@ -139,4 +139,12 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except (OperationalError, InterfaceError, PoolTimeoutError) as error:
-        raise DatabaseUnavailable(f"The database does not answer ({type(error).__name__}).") from error
+        raise DatabaseUnavailable(f"The database does not answer: {_cause(error)}.") from error
+
+
+def _cause(error: OperationalError | InterfaceError | PoolTimeoutError) -> str:
+    """The driver's own words, which name host, user or file, never a password; `hide_parameters` keeps values out."""
+    if isinstance(error, PoolTimeoutError) or error.orig is None:
+        return type(error).__name__
+    lines = str(error.orig).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error.orig).__name__
