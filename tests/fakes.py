@@ -2,7 +2,7 @@
 
 import hashlib
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -187,6 +187,8 @@ class FakePacs:
     proposed: list[set[tuple[str, str]]] = field(default_factory=list)
     """Abstract and transfer syntaxes of each association."""
     calling_ae_titles: list[str] = field(default_factory=list)
+    abort: Callable[[], None] = lambda: None
+    """Breaks every open association off."""
 
     def destination(self, name: str = "pacs", **changes: Any) -> Destination:
         """This PACS as the worker knows it."""
@@ -210,7 +212,7 @@ def fake_pacs(
 
     def requested(event: evt.Event) -> None:
         requestor = event.assoc.requestor
-        pacs.calling_ae_titles.append(requestor.ae_title)
+        pacs.calling_ae_titles.append(requestor.primitive.calling_ae_title)
         pacs.proposed.append(
             {
                 (str(context.abstract_syntax), str(syntax))
@@ -229,6 +231,12 @@ def fake_pacs(
     )
     assert server is not None
     pacs.port = server.server_address[1]
+
+    def abort() -> None:
+        for assoc in ae.active_associations:
+            assoc.abort()
+
+    pacs.abort = abort
     try:
         yield pacs
     finally:

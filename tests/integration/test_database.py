@@ -1,5 +1,6 @@
 """What both databases must do alike."""
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -96,6 +97,7 @@ def test_a_database_that_is_away_is_retryable_and_comes_back(test_database: Test
             with pytest.raises(DatabaseUnavailable) as caught, verb() as connection:
                 events.count_since(connection, "opened", since=NOON)
             assert isinstance(caught.value, DicomRetryable)
+            assert re.search("unable to open|not currently accepting", str(caught.value)), "it says what is the matter"
     with database.write() as connection:
         events.add(connection, "opened", at=NOON)
 

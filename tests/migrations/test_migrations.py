@@ -1,0 +1,124 @@
+"""The migrations make the tables that the code expects, from nothing, and take them away again; on both databases."""
+
+from pathlib import Path
+
+import pytest
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import inspect
+
+import migrations
+from tests.factories import make_dx, study_uid
+from tests.fakes import make_site
+from worker.db.database import Database
+from worker.db.migrate import current_revision, differences, newest_revision, require_newest, upgrade
+from worker.db.schema import metadata
+from worker.errors import DatabaseOutdated
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    return config
+
+
+def _migrate(database: Database, revision: str) -> None:
+    config = _config()
+    with database.write() as connection:
+        config.attributes["connection"] = connection
+        (command.downgrade if revision == "base" or revision.startswith("-") else command.upgrade)(config, revision)
+
+
+def _tables(database: Database) -> set[str]:
+    with database.read() as connection:
+        return set(inspect(connection).get_table_names()) - {"alembic_version"}
+
+
+def test_an_empty_database_is_at_no_migration_and_refused(empty_database: Database) -> None:
+    assert current_revision(empty_database) is None
+    with pytest.raises(DatabaseOutdated, match=r"is at migration none, .*'cxr-worker db upgrade'"):
+        require_newest(empty_database)
+
+
+def test_the_migrations_make_exactly_the_schema(empty_database: Database) -> None:
+    upgrade(empty_database)
+    assert current_revision(empty_database) == newest_revision()
+    require_newest(empty_database)
+    assert _tables(empty_database) == set(metadata.tables)
+    assert differences(empty_database) == []
+
+
+def test_constraints_are_those_of_the_schema(empty_database: Database) -> None:
+    upgrade(empty_database)
+    with empty_database.read() as connection:
+        found = {
+            constraint["name"] for table in metadata.tables for constraint in inspect(connection).get_check_constraints(table)
+        }
+    wanted = {
+        constraint.name
+        for table in metadata.tables.values()
+        for constraint in table.constraints
+        if type(constraint).__name__ == "CheckConstraint"
+    }
+    assert found == wanted
+
+
+def test_upgrading_twice_changes_nothing(empty_database: Database) -> None:
+    upgrade(empty_database)
+    upgrade(empty_database)
+    assert differences(empty_database) == []
+
+
+def test_every_migration_can_be_taken_back_and_made_again(empty_database: Database) -> None:
+    revisions = list(ScriptDirectory.from_config(_config()).walk_revisions())
+    upgrade(empty_database)
+    for _ in revisions:
+        _migrate(empty_database, "-1")
+    assert _tables(empty_database) == set()
+    for revision in reversed(revisions):
+        _migrate(empty_database, revision.revision)
+    assert differences(empty_database) == []
+
+
+def test_a_migration_that_fails_leaves_the_database_as_it_was(empty_database: Database) -> None:
+    with empty_database.write() as connection:
+        connection.exec_driver_sql("CREATE TABLE deliveries (id INTEGER)")
+    with pytest.raises(Exception, match="deliveries"):
+        upgrade(empty_database)
+    assert _tables(empty_database) == {"deliveries"}
+    assert current_revision(empty_database) is None
+
+
+def test_a_table_that_is_not_as_it_should_be_is_told(empty_database: Database) -> None:
+    upgrade(empty_database)
+    with empty_database.write() as connection:
+        connection.exec_driver_sql("ALTER TABLE events ADD COLUMN surprise INTEGER")
+        connection.exec_driver_sql("DROP INDEX ix_events_at")
+    found = " ".join(differences(empty_database))
+    assert "surprise" in found
+    assert "ix_events_at" in found
+
+
+def test_a_database_of_a_newer_version_is_refused(empty_database: Database) -> None:
+    upgrade(empty_database)
+    with empty_database.write() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(DatabaseOutdated, match=r"is at migration 9999, this version needs"):
+        require_newest(empty_database)
+
+
+def test_the_worker_runs_on_a_migrated_database(empty_database: Database, tmp_path: Path) -> None:
+    upgrade(empty_database)
+    site = make_site(empty_database, tmp_path / "var")
+    site.receive(make_dx())
+    site.settle()
+    assert site.study(study_uid())["state"] == "reported"
+
+
+def test_every_migration_begins_with_a_sentence() -> None:
+    scripts = ScriptDirectory(str(Path(migrations.__file__).parent))
+    for revision in scripts.walk_revisions():
+        assert revision.doc
+        assert revision.doc[0].isupper()
+        assert revision.doc.endswith(".")
