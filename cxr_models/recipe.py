@@ -33,7 +33,8 @@ class Recipe(BaseModel):
 
     `balance` draws the images of an epoch evenly: over classes, or over each class's sources as well, so that no hospital
     stands for a class. `average` keeps an exponential moving average of the weights with this decay; 0 keeps none. `attempts`
-    trains from that many seeds and keeps the one with the lowest validation loss. `sensitivity` is what the operating
+    trains from that many seeds and keeps the best. `monitor` is what best means, for epochs and attempts: the loss also counts
+    how sure the answers are, which the temperature sets right afterwards. `sensitivity` is what the operating
     thresholds reach on the validation images.
     """
 
@@ -42,6 +43,7 @@ class Recipe(BaseModel):
     architecture: Literal["lenet5", "vgg16"]
     epochs: int = Field(default=100, ge=1)
     patience: int = Field(default=20, ge=1)
+    monitor: Literal["val_loss", "val_balanced_accuracy"] = "val_loss"
     batch_size: int = Field(default=32, ge=1)
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     learning_rate: float = Field(default=1e-3, gt=0)

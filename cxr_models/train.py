@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning
 import numpy as np
@@ -73,8 +73,9 @@ def train(catalogue: Catalogue, *, recipe: Recipe, output: Path, machine: Machin
         _attempt(data, recipe=recipe.model_copy(update={"seed": recipe.seed + more}), output=output, machine=machine)
         for more in range(1 if machine.fast_dev_run else recipe.attempts)
     ]
-    loss, classifier = min(attempts, key=lambda attempt: attempt[0])
-    log.info("Validation loss %.4f with seed %d.", loss, classifier.recipe.seed)
+    choose = min if _mode(recipe) == "min" else max
+    score, classifier = choose(attempts, key=lambda attempt: attempt[0])
+    log.info("%s %.4f with seed %d.", recipe.monitor, score, classifier.recipe.seed)
     card = _calibrated(classifier, data, version=version)
     predictor = Predictor(classifier.network, card, device=torch.device("cpu"))
     metrics = {name: asdict(evaluate(predictor, images)) for name, images in _measured(parts, catalogue).items()}
@@ -86,7 +87,7 @@ def train(catalogue: Catalogue, *, recipe: Recipe, output: Path, machine: Machin
 
 
 def _attempt(data: Radiographs, *, recipe: Recipe, output: Path, machine: Machine) -> tuple[float, Classifier]:
-    """Train from one seed; return the best validation loss and the network that had it."""
+    """Train from one seed; return the best validation score and the network that had it."""
     lightning.seed_everything(recipe.seed, workers=True, verbose=False)
     counts = count(data.split.train)
     data.recipe = recipe
@@ -97,7 +98,7 @@ def _attempt(data: Radiographs, *, recipe: Recipe, output: Path, machine: Machin
         # Lightning 2.6 with torch 2.14; its own affair.
         warnings.filterwarnings("ignore", message=".*LeafSpec.*")
         # Not save_weights_only: Lightning leaves the averaged weights, which were validated, out of such checkpoints.
-        best = ModelCheckpoint(folder, monitor="val_loss")
+        best = ModelCheckpoint(folder, monitor=recipe.monitor, mode=_mode(recipe))
         trainer = _trainer(recipe, best=best, output=output, machine=machine)
         trainer.fit(classifier, datamodule=data)
         if best.best_model_path:
@@ -105,13 +106,17 @@ def _attempt(data: Radiographs, *, recipe: Recipe, output: Path, machine: Machin
             classifier.load_state_dict(state)
         # No process may clear the folder while another still reads the checkpoint.
         trainer.strategy.barrier()
-    loss = float(best.best_model_score) if best.best_model_score is not None else float("inf")
-    return loss, classifier.cpu().eval()
+    score = float(best.best_model_score) if best.best_model_score is not None else float("nan")
+    return score, classifier.cpu().eval()
+
+
+def _mode(recipe: Recipe) -> Literal["min", "max"]:
+    return "min" if recipe.monitor == "val_loss" else "max"
 
 
 def _trainer(recipe: Recipe, *, best: ModelCheckpoint, output: Path, machine: Machine) -> lightning.Trainer:
     callbacks: list[Callback] = [
-        EarlyStopping("val_loss", patience=recipe.patience),
+        EarlyStopping(recipe.monitor, mode=_mode(recipe), patience=recipe.patience),
         best,
         RichProgressBar(console_kwargs={"stderr": True}),
     ]

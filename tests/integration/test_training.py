@@ -100,6 +100,7 @@ def test_of_several_attempts_the_one_with_the_lowest_validation_loss_is_kept(run
         {"optimizer": "sgd", "schedule": "onecycle"},
         {"optimizer": "adamw", "weight_decay": 0.1, "label_smoothing": 0.1},
         {"class_weights": True, "balance": "source"},
+        {"monitor": "val_balanced_accuracy", "attempts": 2},
     ],
     ids=", ".join,
 )
