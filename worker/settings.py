@@ -217,8 +217,19 @@ def _parsed(text: str) -> Any:
 def _explain(error: ErrorDetails, path: Path | None, named: Mapping[tuple[str, ...], str]) -> str:
     location = tuple(str(part) for part in error["loc"])
     key = ".".join(location)
-    source = named.get(location) or str(path or (DEFAULT_FILE if DEFAULT_FILE.exists() else "configuration"))
+    source = _variable_behind(error, named) or str(path or (DEFAULT_FILE if DEFAULT_FILE.exists() else "configuration"))
     if error["type"] == "extra_forbidden":
         return f"{source}: unknown key '{key}'."
     message = error["msg"].removeprefix("Value error, ")
     return f"{source}: {key}: {message[:1].lower()}{message[1:]}."
+
+
+def _variable_behind(error: ErrorDetails, named: Mapping[tuple[str, ...], str]) -> str | None:
+    """The variable that set the wrong key, an item of it, or, where a whole section is wrong, something in it."""
+    location = tuple(str(part) for part in error["loc"])
+    for keys, variable in named.items():
+        is_item = location[: len(keys)] == keys
+        made_the_section = keys[: len(location)] == location and error["type"] != "value_error"
+        if is_item or made_the_section:
+            return variable
+    return None
