@@ -5,6 +5,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import pydicom
 import pytest
@@ -165,13 +166,14 @@ def test_a_database_that_is_away_is_out_of_resources_and_the_object_is_taken_lat
 def test_an_object_whose_row_failed_after_its_file_was_written_is_entered_when_sent_again(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def away(*_: object) -> None:
+    def away() -> NoReturn:
         raise DatabaseUnavailable
 
     with monkeypatch.context() as broken:
-        broken.setattr(studies, "add_arrival", away)
+        broken.setattr(site.database, "write", away)
         with pytest.raises(DatabaseUnavailable):
             site.receive(make_dx())
+    assert len(site.received_files()) == 1
     site.receive(make_dx())
     assert len(site.study(study_uid())["images"]) == 1
     assert len(site.received_files()) == 1

@@ -1,0 +1,24 @@
+from datetime import timedelta
+
+import pytest
+
+from tests.fakes import NOON
+from worker.db.studies import StudyProgress
+from worker.steps.complete import is_complete
+from worker.values import StudyId
+
+QUIET = timedelta(seconds=5)
+
+
+@pytest.mark.parametrize(
+    ("passed", "complete"),
+    [(timedelta(0), False), (QUIET - timedelta(microseconds=1), False), (QUIET, True), (timedelta(days=1), True)],
+)
+def test_a_study_is_complete_when_no_image_came_for_the_quiet_time(passed: timedelta, *, complete: bool) -> None:
+    study = StudyProgress(id=StudyId(1), last_received_at=NOON)
+    assert is_complete(study, now=NOON + passed, quiet=QUIET) is complete
+
+
+def test_a_clock_that_was_set_back_completes_nothing() -> None:
+    study = StudyProgress(id=StudyId(1), last_received_at=NOON)
+    assert not is_complete(study, now=NOON - timedelta(hours=1), quiet=QUIET)

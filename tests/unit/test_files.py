@@ -1,0 +1,92 @@
+"""Files are there in full or not at all."""
+
+import errno
+import os
+import stat
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from worker import files
+from worker.files import make_folder, remove_parts, write_durably
+
+
+def test_the_chunks_are_the_file_in_order(tmp_path: Path) -> None:
+    write_durably(tmp_path / "a" / "b" / "file", (b"one ", b"", b"two"))
+    assert (tmp_path / "a" / "b" / "file").read_bytes() == b"one two"
+
+
+def test_nobody_else_may_read_files_and_folders(tmp_path: Path) -> None:
+    write_durably(tmp_path / "a" / "file", (b"x",))
+    assert stat.S_IMODE((tmp_path / "a" / "file").stat().st_mode) == 0o600
+    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o700
+
+
+def test_a_write_that_is_cut_short_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = os.write
+    monkeypatch.setattr(files.os, "write", lambda descriptor, data: write(descriptor, bytes(data)[:7]))
+    content = bytes(range(256)) * 3
+    write_durably(tmp_path / "file", (content,))
+    assert (tmp_path / "file").read_bytes() == content
+
+
+@pytest.mark.parametrize("failing", ["write", "fsync"])
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    write_durably(tmp_path / "file", (b"old",))
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files.os, failing, full)
+    with pytest.raises(OSError, match="No space"):
+        write_durably(tmp_path / "file", (b"new",))
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert (tmp_path / "file").read_bytes() == b"old"
+
+
+def test_the_bytes_are_synced_before_the_rename_and_the_folder_after(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    happened: list[str] = []
+    fsync, replace = os.fsync, Path.replace
+
+    def noted(kind: str, call: Callable[..., object]) -> Callable[..., object]:
+        def run(*arguments: object) -> object:
+            is_folder = isinstance(arguments[0], int) and stat.S_ISDIR(os.fstat(arguments[0]).st_mode)
+            happened.append(f"{kind} folder" if is_folder else kind)
+            return call(*arguments)
+
+        return run
+
+    monkeypatch.setattr(files.os, "fsync", noted("sync", fsync))
+    monkeypatch.setattr(files.Path, "replace", noted("rename", replace))
+    write_durably(tmp_path / "file", (b"x",))
+    assert happened == ["sync", "rename", "sync folder"]
+
+
+def test_a_new_folder_is_durable_in_its_parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr(files, "sync_folder", synced.append)
+    make_folder(tmp_path / "a" / "b")
+    assert synced == [tmp_path, tmp_path / "a"]
+
+
+def test_the_same_file_written_many_times_at_once_is_whole(tmp_path: Path) -> None:
+    content = os.urandom(200_000)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: write_durably(tmp_path / "file", (content,)), range(24)))
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert (tmp_path / "file").read_bytes() == content
+
+
+def test_what_interrupted_writes_left_is_removed_and_nothing_that_is_whole_or_being_written(tmp_path: Path) -> None:
+    write_durably(tmp_path / "a" / "kept.dcm", (b"x",))
+    old, young = (tmp_path / "a" / f"{name}.part" for name in ("old", "young"))
+    for part in (old, young):
+        part.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    assert remove_parts(tmp_path, written_before=datetime.fromtimestamp(1, UTC)) == 1
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["kept.dcm", "young.part"]

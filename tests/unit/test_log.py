@@ -1,0 +1,91 @@
+"""What gets into the log, and above all what does not."""
+
+import json
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+
+import pytest
+import structlog
+
+from worker.log import ALLOWED_FIELDS, configure, keep_allowed, traceback_of
+
+
+@pytest.fixture
+def log_to_stderr() -> Iterator[Callable[[], None]]:
+    """Sets the log up when called, since pytest gives a test a stderr of its own, and takes it down afterwards."""
+    handlers = logging.getLogger().handlers[:]
+    yield lambda: configure(json_lines=True)
+    logging.captureWarnings(capture=False)
+    logging.getLogger().handlers[:] = handlers
+    structlog.reset_defaults()
+
+
+def _lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    return [json.loads(line) for line in captured.err.splitlines()]
+
+
+def test_a_line_is_an_event_with_the_allowed_fields_and_no_others(
+    log_to_stderr: Callable[[], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    log_to_stderr()
+    structlog.get_logger().info("study.complete", study_id=7, patient_name="Doe^John", study_uid="1.2.3", accession_number="A1")
+    (line,) = _lines(capsys)
+    assert line.pop("timestamp")
+    assert line == {"event": "study.complete", "level": "info", "study_id": 7}
+
+
+def test_no_field_that_names_a_patient_or_an_object_is_allowed() -> None:
+    words = ("patient", "name", "birth", "uid", "accession", "path", "file", "dataset", "message", "detail", "exception", "url")
+    assert [field for field in ALLOWED_FIELDS for word in words if word in field] == []
+
+
+def test_what_a_library_says_is_not_repeated_only_that_and_where(
+    log_to_stderr: Callable[[], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    log_to_stderr()
+    try:
+        raise ValueError("Doe^John")  # noqa: TRY301  a library's error, with a value in it
+    except ValueError:
+        logging.getLogger("pydicom").exception("Invalid value for PN: %s", "Doe^John")
+    (line,) = _lines(capsys)
+    assert (line["event"], line["library"], line["error"]) == ("library.message", "pydicom", "ValueError")
+    assert "Doe" not in json.dumps(line)
+    assert str(line["where"]).startswith("test_log.py:")
+
+
+def test_a_warning_is_logged_without_its_words(log_to_stderr: Callable[[], None], capsys: pytest.CaptureFixture[str]) -> None:
+    log_to_stderr()
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.warn("Invalid PN Doe^John", UserWarning, stacklevel=1)
+    said = capsys.readouterr().err
+    assert "library.message" in said
+    assert "Doe" not in said
+
+
+def test_what_a_library_says_in_passing_is_not_logged(
+    log_to_stderr: Callable[[], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    log_to_stderr()
+    logging.getLogger("pynetdicom").info("Association accepted")
+    assert _lines(capsys) == []
+
+
+def test_keeping_only_what_is_allowed_keeps_the_order() -> None:
+    event = {"event": "x", "seconds": 1, "secret": 2, "level": "info"}
+    assert list(keep_allowed(None, "info", event)) == ["event", "seconds", "level"]
+
+
+def test_a_traceback_names_the_way_and_not_the_message() -> None:
+    def inner() -> None:
+        raise ValueError("Doe^John")
+
+    with pytest.raises(ValueError, match="Doe") as caught:
+        inner()
+    way = traceback_of(caught.value)
+    assert way.endswith(" inner")
+    assert "test_log.py:" in way
+    assert "Doe" not in way

@@ -1,0 +1,44 @@
+import errno
+
+import pytest
+
+from dicom_io.errors import InvalidObject, NotDicom, PeerBusy, UndecodablePixels
+from dicom_io.status import StoreStatus, means_later, means_stored, status_of
+from worker.errors import DatabaseUnavailable
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (OSError(errno.ENOSPC, ""), 0xA700),
+        (OSError(errno.EDQUOT, ""), 0xA700),
+        (OSError(errno.EIO, ""), 0xA700),
+        (OSError(errno.EROFS, ""), 0xA700),
+        (OSError(errno.EMFILE, ""), 0xA700),
+        (MemoryError(), 0xA700),
+        (DatabaseUnavailable(), 0xA700),
+        (PeerBusy(), 0xA700),
+        (InvalidObject(), 0xA900),
+        (NotDicom(), 0xC000),
+        (OSError(errno.EACCES, ""), 0x0110),
+        (UndecodablePixels(), 0x0110),
+        (RuntimeError(), 0x0110),
+        (KeyError(), 0x0110),
+    ],
+)
+def test_every_error_has_its_status(error: BaseException, status: int) -> None:
+    assert status_of(error) == status
+
+
+def test_no_error_means_success() -> None:
+    assert StoreStatus.SUCCESS not in {
+        status_of(error()) for error in (Exception, OSError, ValueError, NotDicom, InvalidObject)
+    }
+
+
+def test_only_success_and_the_three_warnings_mean_stored() -> None:
+    assert [status for status in range(0x10000) if means_stored(status)] == [0x0000, 0xB000, 0xB006, 0xB007]
+
+
+def test_only_the_a7_range_means_later() -> None:
+    assert [status for status in range(0x10000) if means_later(status)] == list(range(0xA700, 0xA800))
