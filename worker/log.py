@@ -61,6 +61,7 @@ def configure(*, json_lines: bool | None = None) -> None:
     )
     logging.basicConfig(handlers=[_LibraryHandler()], level=logging.WARNING, force=True)
     logging.getLogger("apscheduler").setLevel(logging.ERROR)  # it warns of each start that coalesces with a running one
+    logging.getLogger("pynetdicom.transport").setLevel(logging.CRITICAL)  # a peer that is away is an event of ours
     logging.captureWarnings(capture=True)
 
 

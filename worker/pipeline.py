@@ -17,10 +17,11 @@ import structlog
 from cxr_models.errors import ModelError
 from dicom_io.errors import Permanent as PermanentDicomError
 from dicom_io.part10 import StoreRequest, identify
+from dicom_io.status import StoreStatus, status_of
 from dicom_io.values import SOPClassUID
-from worker.db import reports, studies
+from worker.db import analyses, arrivals, reports, studies
+from worker.db.arrivals import Arrival
 from worker.db.database import Database
-from worker.db.studies import Arrival
 from worker.engine import Engine
 from worker.errors import DatabaseUnavailable
 from worker.log import traceback_of
@@ -66,12 +67,12 @@ def receive(request: StoreRequest, parts: Parts) -> None:
     identity = identify(request)
     file = describe(request)
     with parts.database.read() as connection:
-        known = studies.is_known(connection, sop_instance_uid=identity.sop_instance_uid, sha256=file.sha256)
+        known = arrivals.is_known(connection, sop_instance_uid=identity.sop_instance_uid, sha256=file.sha256)
     if known and (parts.data_dir / file.path).exists():
         return
     store(request, file, data_dir=parts.data_dir, receiver=parts.settings.dicom.ae_title)
     with parts.database.write() as connection:
-        studies.add_arrival(
+        arrivals.add_arrival(
             connection,
             Arrival(
                 identity=identity,
@@ -109,12 +110,12 @@ def complete_studies(parts: Parts) -> int:
 def analyse_studies(parts: Parts) -> int:
     """Select, prepare and predict what is ready, and record the outcome of each study."""
     with parts.database.write() as connection:
-        fresh = studies.claim_ready(connection, now=parts.clock(), limit=STUDIES_AT_ONCE, data_dir=parts.data_dir)
+        fresh = analyses.claim_ready(connection, now=parts.clock(), limit=STUDIES_AT_ONCE, data_dir=parts.data_dir)
     analysed = _analyse(fresh, parts) if fresh else 0
     # What was tried before is tried alone: a study that breaks the engine, or ends the process, takes no other with it.
     for _ in range(STUDIES_AT_ONCE):
         with parts.database.write() as connection:
-            study = studies.claim_tried(connection, now=parts.clock(), data_dir=parts.data_dir)
+            study = analyses.claim_tried(connection, now=parts.clock(), data_dir=parts.data_dir)
         if study is None:
             break
         if study.attempts > MAX_ATTEMPTS:
@@ -153,14 +154,14 @@ def try_later(study: ReadyStudy, reason: str, parts: Parts) -> None:
         record(StudyOutcome(study=study, images=(), failure=f"{reason} Given up after {study.attempts} attempts."), parts)
         return
     with parts.database.write() as connection:
-        studies.postpone(connection, study, until=again_at, reason=reason)
+        analyses.postpone(connection, study, until=again_at, reason=reason)
 
 
 def record(outcome: StudyOutcome, parts: Parts) -> None:
     """Write down what became of a study; nothing is written when new images reopened it meanwhile."""
     conclusion = conclude(outcome)
     with parts.database.write() as connection:
-        recorded = studies.record_outcome(connection, outcome, conclusion, now=parts.clock())
+        recorded = analyses.record_outcome(connection, outcome, conclusion, now=parts.clock())
     if recorded:
         log.info(
             "study.concluded",
@@ -175,7 +176,7 @@ def record(outcome: StudyOutcome, parts: Parts) -> None:
 def report_studies(parts: Parts) -> int:
     """Make the reports of analysed studies and queue them for every destination."""
     with parts.database.read() as connection:
-        due = studies.analysed(connection, limit=STUDIES_AT_ONCE, data_dir=parts.data_dir)
+        due = analyses.analysed(connection, limit=STUDIES_AT_ONCE, data_dir=parts.data_dir)
     return sum(_report(study, parts) for study in due)
 
 
@@ -186,9 +187,9 @@ def _report(study: AnalysedStudy, parts: Parts) -> bool:
         state, reason = StudyState.REPORTED, None
     except PermanentDicomError as error:
         state, reason = StudyState.FAILED, f"The report cannot be made: {error}"
-    except (DatabaseUnavailable, OSError):
-        raise
-    except Exception as error:  # noqa: BLE001  the step's boundary: one study's report must not hold up the others
+    except Exception as error:
+        if isinstance(error, DatabaseUnavailable) or status_of(error) is StoreStatus.OUT_OF_RESOURCES:
+            raise  # no space or no database: the report stays due
         state, reason = StudyState.FAILED, f"Internal error in the report: {type(error).__name__} at {traceback_of(error)}"
     with parts.database.write() as connection:
         moved = studies.advance_state(connection, study, state, reason=reason, now=parts.clock())

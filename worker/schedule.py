@@ -13,7 +13,6 @@ from apscheduler.triggers.cron import CronTrigger
 
 from worker import pipeline
 from worker.db import reports, studies
-from worker.errors import DatabaseUnavailable
 from worker.log import traceback_of
 from worker.models import active_identity
 from worker.pipeline import Parts
@@ -119,26 +118,24 @@ class Schedule:
 
     def _guarded(self, step: str, run: Callable[[], None]) -> Callable[[], None]:
         lock = Lock()
-        troubled = False
+        trouble = ""
 
         def guarded() -> None:
-            nonlocal troubled
+            nonlocal trouble
             with lock:
                 if self._closing.is_set():
                     return
                 try:
                     run()
-                except DatabaseUnavailable as error:
-                    if not troubled:  # once, not every second
-                        log.error("step.waits", step=step, error=type(error).__name__)  # noqa: TRY400  no values
-                    troubled = True
                 except Exception as error:  # noqa: BLE001  the step loop's boundary: the worker goes on
-                    log.error("step.failed", step=step, error=type(error).__name__, where=traceback_of(error))  # noqa: TRY400
-                    troubled = True
+                    name = type(error).__name__
+                    if trouble != name:  # once, not every second
+                        log.error("step.failed", step=step, error=name, where=traceback_of(error))  # noqa: TRY400  no values
+                    trouble = name
                 else:
-                    if troubled:
+                    if trouble:
                         log.info("step.recovered", step=step)
-                    troubled = False
+                    trouble = ""
 
         return guarded
 

@@ -167,11 +167,11 @@ def test_a_step_recovers_when_the_database_comes_back_and_says_so_once(test_data
         worker.receive()
         wait_for(lambda: worker.state() == "reported", "the first report")
         with test_database.away():
-            wait_for(lambda: any(line["event"] == "step.waits" for line in said), "the step to notice")
+            wait_for(lambda: any(line["event"] == "step.failed" for line in said), "the step to notice")
         wait_for(lambda: any(line["event"] == "step.recovered" for line in said), "the step to recover")
         worker.receive("second")
         wait_for(lambda: worker.state("second") == "reported", "the second report")
-    assert [line["event"] for line in said].count("step.waits") == 1
+    assert [line["event"] for line in said].count("step.failed") == 1
 
 
 def test_a_step_that_fails_is_tried_again(test_database: TestDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,199 @@
+"""Analysis: studies due for it, its outcomes, and studies whose reports are due."""
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, RowMapping, and_, insert, or_, select, update
+
+from dicom_io.values import SOPInstanceUID, StudyUID
+from worker.db import events
+from worker.db.schema import instances, predictions, studies
+from worker.values import (
+    AnalysedStudy,
+    Answer,
+    Conclusion,
+    ImageOutcome,
+    InstanceId,
+    ModelIdentity,
+    ReadyStudy,
+    StoredInstance,
+    StudyId,
+    StudyOutcome,
+    StudyState,
+    Triage,
+)
+
+_ANSWER_COLUMNS = (
+    "model",
+    "version",
+    "weights_sha256",
+    "temperature",
+    "thresholds",
+    "probabilities",
+    "present",
+    "label",
+    "flagged",
+)
+
+
+def claim_ready(connection: Connection, *, now: datetime, limit: int, data_dir: Path) -> list[ReadyStudy]:
+    """Take studies due for their first attempt, oldest first, and count it before it is made: a crash counts too."""
+    chosen = (
+        select(studies).where(_due(now), studies.c.attempts == 0).order_by(studies.c.completed_at, studies.c.id).limit(limit)
+    )
+    return [_claimed(connection, row, data_dir) for row in connection.execute(chosen).mappings().all()]
+
+
+def claim_tried(connection: Connection, *, now: datetime, data_dir: Path) -> ReadyStudy | None:
+    """Take the one study due for another attempt, and count it.
+
+    The least tried comes first: where a study ends the process, those behind it have their turn before it has another.
+    """
+    order = (studies.c.attempts, studies.c.completed_at, studies.c.id)
+    chosen = select(studies).where(_due(now), studies.c.attempts > 0).order_by(*order).limit(1)
+    row = connection.execute(chosen).mappings().first()
+    return None if row is None else _claimed(connection, row, data_dir)
+
+
+def _due(now: datetime) -> ColumnElement[bool]:
+    return and_(studies.c.state == StudyState.READY, or_(studies.c.next_attempt_at.is_(None), studies.c.next_attempt_at <= now))
+
+
+def _claimed(connection: Connection, row: RowMapping, data_dir: Path) -> ReadyStudy:
+    connection.execute(update(studies).where(studies.c.id == row["id"]).values(attempts=row["attempts"] + 1))
+    return ReadyStudy(
+        id=StudyId(row["id"]),
+        study_uid=StudyUID(row["study_uid"]),
+        generation=row["generation"],
+        attempts=row["attempts"] + 1,
+        patient_conflict=row["patient_conflict"],
+        instances=_instances_of(connection, StudyId(row["id"]), data_dir),
+    )
+
+
+def postpone(connection: Connection, study: ReadyStudy, *, until: datetime, reason: str) -> None:
+    """Try a study again later."""
+    connection.execute(
+        update(studies).where(_same_generation(study, StudyState.READY)).values(next_attempt_at=until, reason=reason)
+    )
+
+
+def record_outcome(connection: Connection, outcome: StudyOutcome, conclusion: Conclusion, *, now: datetime) -> bool:
+    """Write down what became of a study, unless it was reopened meanwhile; answer whether it was written.
+
+    The triage level never falls.
+    """
+    study = outcome.study
+    before = connection.execute(select(studies.c.triage).where(studies.c.id == study.id)).scalar_one()
+    changed = connection.execute(
+        update(studies)
+        .where(_same_generation(study, StudyState.READY))
+        .values(
+            state=conclusion.state,
+            reason=conclusion.reason,
+            triage=max(Triage(before), conclusion.triage, key=lambda level: level.rank),
+            attempts=0,
+            next_attempt_at=None,
+            analysed_at=now,
+        )
+    )
+    if changed.rowcount == 0:
+        return False
+    for image in outcome.images:
+        connection.execute(
+            update(instances)
+            .where(instances.c.id == image.instance.id)
+            .values(eligible=image.eligible, reason_code=image.reason_code, reason=image.reason)
+        )
+        if image.answer is not None:
+            _add_prediction(connection, study, image.instance.id, image.answer, now)
+    events.add(connection, conclusion.state.value, at=now, study_id=study.id, detail=conclusion.reason or "")
+    return True
+
+
+def _add_prediction(connection: Connection, study: ReadyStudy, instance_id: InstanceId, answer: Answer, now: datetime) -> None:
+    connection.execute(
+        insert(predictions).values(
+            study_id=study.id,
+            instance_id=instance_id,
+            generation=study.generation,
+            model=answer.model.name,
+            version=answer.model.version,
+            weights_sha256=answer.model.weights_sha256,
+            temperature=answer.temperature,
+            thresholds=dict(answer.thresholds),
+            probabilities=dict(answer.probabilities),
+            present=dict(answer.present),
+            label=answer.label,
+            flagged=answer.flagged,
+            predicted_at=now,
+        )
+    )
+
+
+def analysed(connection: Connection, *, limit: int, data_dir: Path) -> list[AnalysedStudy]:
+    """Studies whose reports are due, the most urgent first."""
+    rows = connection.execute(
+        select(studies).where(studies.c.state == StudyState.ANALYSED).order_by(studies.c.analysed_at, studies.c.id).limit(limit)
+    ).mappings()
+    found = [
+        AnalysedStudy(
+            id=StudyId(row["id"]),
+            study_uid=StudyUID(row["study_uid"]),
+            generation=row["generation"],
+            analysed_at=row["analysed_at"],
+            triage=Triage(row["triage"]),
+            images=_answered_images(connection, StudyId(row["id"]), row["generation"], data_dir),
+        )
+        for row in rows.all()
+    ]
+    return sorted(found, key=lambda study: -study.triage.rank)
+
+
+def _same_generation(study: ReadyStudy, state: StudyState) -> Any:
+    return and_(studies.c.id == study.id, studies.c.generation == study.generation, studies.c.state == state)
+
+
+def _instances_of(connection: Connection, study_id: StudyId, data_dir: Path) -> tuple[StoredInstance, ...]:
+    rows = connection.execute(
+        select(instances).where(instances.c.study_id == study_id).order_by(instances.c.received_at, instances.c.id)
+    ).mappings()
+    return tuple(_instance(row, data_dir) for row in rows)
+
+
+def _instance(row: RowMapping, data_dir: Path) -> StoredInstance:
+    return StoredInstance(
+        id=InstanceId(row["id"]),
+        sop_instance_uid=SOPInstanceUID(row["sop_instance_uid"]),
+        path=data_dir / row["path"],
+        sha256=row["sha256"],
+        received_at=row["received_at"],
+    )
+
+
+def _answered_images(connection: Connection, study_id: StudyId, generation: int, data_dir: Path) -> tuple[ImageOutcome, ...]:
+    rows = connection.execute(
+        select(instances, *(predictions.c[name] for name in _ANSWER_COLUMNS))
+        .join(predictions, predictions.c.instance_id == instances.c.id)
+        .where(predictions.c.study_id == study_id, predictions.c.generation == generation)
+        .order_by(instances.c.received_at, instances.c.id)
+    ).mappings()
+    return tuple(
+        ImageOutcome(
+            instance=_instance(row, data_dir),
+            eligible=True,
+            reason_code=row["reason_code"],
+            reason=row["reason"] or "",
+            answer=Answer(
+                model=ModelIdentity(name=row["model"], version=row["version"], weights_sha256=row["weights_sha256"]),
+                temperature=row["temperature"],
+                thresholds=row["thresholds"],
+                probabilities=row["probabilities"],
+                present=row["present"],
+                label=row["label"],
+                flagged=row["flagged"],
+            ),
+        )
+        for row in rows
+    )

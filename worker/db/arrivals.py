@@ -1,0 +1,106 @@
+"""Arrival: an object becomes a row, its study is opened or reopened."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection, RowMapping, exists, select, update
+
+from dicom_io.part10 import Identity
+from dicom_io.values import SOPInstanceUID
+from worker.db import events
+from worker.db.database import insert_if_absent
+from worker.db.schema import instances, studies
+from worker.values import StoredFile, StudyId, StudyState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrival:
+    """An object that is on disk, about to become a row."""
+
+    identity: Identity
+    file: StoredFile
+    transfer_syntax: str
+    calling_ae_title: str
+    peer_address: str
+    at: datetime
+
+
+def is_known(connection: Connection, *, sop_instance_uid: SOPInstanceUID, sha256: str) -> bool:
+    """Whether these very bytes were received before."""
+    known = exists().where(instances.c.sop_instance_uid == sop_instance_uid, instances.c.sha256 == sha256)
+    return bool(connection.execute(select(known)).scalar_one())
+
+
+def add_arrival(connection: Connection, arrival: Arrival) -> None:
+    """Enter an object: the study if it is new, the instance unless its bytes are known, and the study reopened."""
+    identity = arrival.identity
+    study_id = _study_of(connection, arrival)
+    before = connection.execute(select(studies).where(studies.c.id == study_id).with_for_update()).mappings().one()
+    conflict = exists().where(instances.c.sop_instance_uid == identity.sop_instance_uid)
+    in_conflict = bool(connection.execute(select(conflict)).scalar_one())
+    added = insert_if_absent(
+        connection,
+        instances,
+        {
+            "study_id": study_id,
+            "sop_instance_uid": identity.sop_instance_uid,
+            "sop_class_uid": identity.sop_class_uid,
+            "series_uid": identity.series_uid,
+            "transfer_syntax": arrival.transfer_syntax,
+            "modality": identity.modality,
+            "path": str(arrival.file.path),
+            "sha256": arrival.file.sha256,
+            "size": arrival.file.size,
+            "calling_ae_title": arrival.calling_ae_title,
+            "peer_address": arrival.peer_address,
+            "received_at": arrival.at,
+            "conflict": in_conflict,
+        },
+    )
+    if added is None:
+        return
+    if in_conflict:
+        events.add(connection, "conflict", at=arrival.at, study_id=study_id, detail="Same SOP Instance UID, other content.")
+    _reopen(connection, before, arrival)
+
+
+def _study_of(connection: Connection, arrival: Arrival) -> StudyId:
+    identity = arrival.identity
+    added = insert_if_absent(
+        connection,
+        studies,
+        {
+            "study_uid": identity.study_uid,
+            "patient_id": identity.patient_id,
+            "issuer_of_patient_id": identity.issuer_of_patient_id,
+            "accession_number": identity.accession_number,
+            "state": StudyState.ARRIVING,
+            "received_at": arrival.at,
+            "last_received_at": arrival.at,
+        },
+    )
+    if added is not None:
+        events.add(connection, "opened", at=arrival.at, study_id=StudyId(added), detail=f"from {arrival.calling_ae_title}")
+        return StudyId(added)
+    return StudyId(connection.execute(select(studies.c.id).where(studies.c.study_uid == identity.study_uid)).scalar_one())
+
+
+def _reopen(connection: Connection, row: RowMapping, arrival: Arrival) -> None:
+    identity, study_id = arrival.identity, StudyId(row["id"])
+    if row["state"] != StudyState.ARRIVING:
+        events.add(connection, "reopened", at=arrival.at, study_id=study_id, detail=f"was {row['state']}")
+    other_patient = (row["patient_id"], row["issuer_of_patient_id"]) != (identity.patient_id, identity.issuer_of_patient_id)
+    if other_patient and not row["patient_conflict"]:
+        events.add(connection, "patient_conflict", at=arrival.at, study_id=study_id, detail="A second patient in one study.")
+    connection.execute(
+        update(studies)
+        .where(studies.c.id == study_id)
+        .values(
+            state=StudyState.ARRIVING,
+            reason=None,
+            attempts=0,
+            next_attempt_at=None,
+            last_received_at=arrival.at,
+            patient_conflict=row["patient_conflict"] or other_patient,
+        )
+    )
