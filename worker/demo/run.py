@@ -227,7 +227,11 @@ def _print(studies: Sequence[DemoStudy], shown: dict[StudyUID, dict[str, Any] | 
             right["right" if label == study.truth else "wrong"] += 1
         took = f"{seconds[study.uid]:.2f}" if study.uid in seconds else ""
         rows.append((study.source, study.truth or "", label, numbers, found["triage"], took))
-    print_table(("image", "folder says", "answer", "probabilities", "triage", "seconds"), rows)
+    columns = ["image", "folder says", "answer", "probabilities", "triage", "seconds"]
+    shown_columns = [
+        place for place, name in enumerate(columns) if name != "folder says" or any(study.truth for study in studies)
+    ]
+    print_table([columns[place] for place in shown_columns], ([row[place] for place in shown_columns] for row in rows))
     print(f"{len(studies)} studies: " + ", ".join(f"{count} {state}" for state, count in states.items()) + ".")
     if counted := right.total():
         print(f"The answer is the folder's label for {right['right']} of {counted}.")
