@@ -21,11 +21,11 @@ def moment(text: str, *, now: datetime) -> datetime:
     ConfigurationError
         It is neither.
     """
-    if text[-1:] in _UNITS and text[:-1].isdecimal():
-        return now - timedelta(**{_UNITS[text[-1]]: int(text[:-1])})
     try:
+        if text[-1:] in _UNITS and text[:-1].isdecimal():
+            return now - timedelta(**{_UNITS[text[-1]]: int(text[:-1])})
         return datetime.fromisoformat(text).astimezone(UTC)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise ConfigurationError(
             f"--since: '{text}' is neither a date such as 2031-05-20T08:00 nor an age such as 12h."
         ) from error
