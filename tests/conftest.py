@@ -1,5 +1,6 @@
 """Fixtures that several test files share: databases, a worker without threads, a PACS."""
 
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -8,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import structlog
 import torch
 
 from tests.fakes import FakePacs, Site, fake_pacs, make_site
@@ -43,6 +45,16 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in os.environ:
         if variable.startswith("CXR_") and variable not in {"CXR_DATA", "CXR_DICOM"}:
             monkeypatch.delenv(variable)
+
+
+@pytest.fixture(autouse=True)
+def _log_as_it_was() -> Iterator[None]:
+    """A command that a test runs in this process sets up the log; the next test must not write to its stderr."""
+    handlers = logging.getLogger().handlers[:]
+    yield
+    logging.captureWarnings(capture=False)
+    logging.getLogger().handlers[:] = handlers
+    structlog.reset_defaults()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,22 +3,11 @@
 import json
 import logging
 import warnings
-from collections.abc import Callable, Iterator
 
 import pytest
 import structlog
 
 from worker.log import ALLOWED_FIELDS, configure, keep_allowed, traceback_of
-
-
-@pytest.fixture
-def log_to_stderr() -> Iterator[Callable[[], None]]:
-    """Sets the log up when called, since pytest gives a test a stderr of its own, and takes it down afterwards."""
-    handlers = logging.getLogger().handlers[:]
-    yield lambda: configure(json_lines=True)
-    logging.captureWarnings(capture=False)
-    logging.getLogger().handlers[:] = handlers
-    structlog.reset_defaults()
 
 
 def _lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
@@ -27,10 +16,8 @@ def _lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
     return [json.loads(line) for line in captured.err.splitlines()]
 
 
-def test_a_line_is_an_event_with_the_allowed_fields_and_no_others(
-    log_to_stderr: Callable[[], None], capsys: pytest.CaptureFixture[str]
-) -> None:
-    log_to_stderr()
+def test_a_line_is_an_event_with_the_allowed_fields_and_no_others(capsys: pytest.CaptureFixture[str]) -> None:
+    configure(json_lines=True)
     structlog.get_logger().info("study.complete", study_id=7, patient_name="Doe^John", study_uid="1.2.3", accession_number="A1")
     (line,) = _lines(capsys)
     assert line.pop("timestamp")
@@ -42,10 +29,8 @@ def test_no_field_that_names_a_patient_or_an_object_is_allowed() -> None:
     assert [field for field in ALLOWED_FIELDS for word in words if word in field] == []
 
 
-def test_what_a_library_says_is_not_repeated_only_that_and_where(
-    log_to_stderr: Callable[[], None], capsys: pytest.CaptureFixture[str]
-) -> None:
-    log_to_stderr()
+def test_what_a_library_says_is_not_repeated_only_that_and_where(capsys: pytest.CaptureFixture[str]) -> None:
+    configure(json_lines=True)
     try:
         raise ValueError("Doe^John")  # noqa: TRY301  a library's error, with a value in it
     except ValueError:
@@ -56,8 +41,8 @@ def test_what_a_library_says_is_not_repeated_only_that_and_where(
     assert str(line["where"]).startswith("test_log.py:")
 
 
-def test_a_warning_is_logged_without_its_words(log_to_stderr: Callable[[], None], capsys: pytest.CaptureFixture[str]) -> None:
-    log_to_stderr()
+def test_a_warning_is_logged_without_its_words(capsys: pytest.CaptureFixture[str]) -> None:
+    configure(json_lines=True)
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         warnings.warn("Invalid PN Doe^John", UserWarning, stacklevel=1)
@@ -66,10 +51,8 @@ def test_a_warning_is_logged_without_its_words(log_to_stderr: Callable[[], None]
     assert "Doe" not in said
 
 
-def test_what_a_library_says_in_passing_is_not_logged(
-    log_to_stderr: Callable[[], None], capsys: pytest.CaptureFixture[str]
-) -> None:
-    log_to_stderr()
+def test_what_a_library_says_in_passing_is_not_logged(capsys: pytest.CaptureFixture[str]) -> None:
+    configure(json_lines=True)
     logging.getLogger("pynetdicom").info("Association accepted")
     assert _lines(capsys) == []
 

@@ -1,0 +1,244 @@
+"""The command line on a database with studies in it."""
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cxr_models.zoo import find_model
+from tests.conftest import TestDatabase
+from tests.factories import PATIENT, make_dx, make_study, study_uid
+from tests.fakes import FakePacs, Site, free_port, make_site, model_identity
+from worker.cli import main
+from worker.cli.studies import moment
+from worker.errors import ConfigurationError
+
+Run = Callable[..., tuple[int, str, str]]
+STUDY_KEYS = {
+    "study_uid", "patient_id", "accession_number", "state", "reason", "received_at", "completed_at", "triage",
+    "images", "reports", "deliveries",
+}  # fmt: skip
+
+
+@pytest.fixture
+def filled(test_database: TestDatabase, tmp_path: Path, pacs: FakePacs) -> Site:
+    """A worker with a delivered study, one that was not analysed, and one that waits for a PACS that is away."""
+    site = make_site(test_database.opened, tmp_path / "var", destinations=(pacs.destination(),))
+    site.clock.now = datetime.now(UTC) - timedelta(hours=1)
+    site.receive(*make_study("done"))
+    site.settle()
+    site.deliver()
+    site.receive(*make_study("lateral", views=("LL",)))
+    site.receive(*make_study("waiting", views=("PA",)))
+    site.settle()
+    pacs.status = 0xA700
+    site.deliver()
+    return site
+
+
+@pytest.fixture
+def cxr_worker(
+    test_database: TestDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Run:
+    """Run the command line in this process on the test's database; answer exit code, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CXR_DATABASE_URL", test_database.url)
+    monkeypatch.setenv("CXR_DATA_DIR", str(tmp_path / "var"))
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["cxr-worker", *arguments])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            main()
+        captured = capsys.readouterr()
+        return int(caught.value.code or 0), captured.out, captured.err
+
+    return run
+
+
+def _json(cxr_worker: Run, *arguments: str) -> Any:
+    code, out, _ = cxr_worker(*arguments, "--json")
+    assert code == 0
+    return json.loads(out)
+
+
+@pytest.mark.usefixtures("filled")
+def test_studies_are_listed_with_every_promised_key(cxr_worker: Run) -> None:
+    listed = _json(cxr_worker, "studies", "list")
+    assert [study["study_uid"] for study in listed] == [study_uid(name) for name in ("waiting", "lateral", "done")]
+    for study in listed:
+        assert set(study) >= STUDY_KEYS
+    done = listed[-1]
+    assert (done["state"], done["triage"], done["reason"]) == ("delivered", "routine", None)
+    assert (done["patient_id"], done["accession_number"]) == (PATIENT.patient_id, "ACC-done")
+    frontal, lateral = done["images"]
+    assert set(frontal) >= {"sop_instance_uid", "eligible", "reason", "predictions"}
+    assert (frontal["eligible"], lateral["eligible"]) == (True, False)
+    assert lateral["reason"]
+    (prediction,) = frontal["predictions"]
+    assert set(prediction) >= {"model", "version", "probabilities", "label", "flagged"}
+    assert sum(prediction["probabilities"].values()) == pytest.approx(1)
+    assert {report["kind"] for report in done["reports"]} == {"sr", "capture"}
+    assert all(set(report) >= {"kind", "sop_instance_uid", "sop_class_uid"} for report in done["reports"])
+    for delivery in done["deliveries"]:
+        assert set(delivery) >= {"destination", "kind", "state", "attempts", "last_error", "committed"}
+    moments = [datetime.fromisoformat(done[key]) for key in ("received_at", "completed_at")]
+    assert moments[0] < moments[1]
+    assert moments[0].tzinfo is not None
+
+
+@pytest.mark.usefixtures("filled")
+def test_one_study_is_shown_as_the_same_object_with_its_history(cxr_worker: Run) -> None:
+    shown = _json(cxr_worker, "studies", "show", study_uid("done"))
+    assert [event["kind"] for event in shown.pop("events")] == ["opened", "complete", "analysed", "reported", "delivered"]
+    assert shown == _json(cxr_worker, "studies", "list")[-1]
+
+
+@pytest.mark.usefixtures("filled")
+def test_studies_are_chosen_by_state_and_age(cxr_worker: Run) -> None:
+    def chosen(*arguments: str) -> list[str]:
+        return [study["study_uid"] for study in _json(cxr_worker, "studies", "list", *arguments)]
+
+    assert chosen("--state", "not_analysed") == [study_uid("lateral")]
+    assert chosen("--state", "failed") == []
+    assert len(chosen("--since", "2h")) == 3
+    assert chosen("--since", "10m") == []
+    assert chosen("--limit", "1") == [study_uid("waiting")]
+
+
+def test_ages_and_dates_are_moments() -> None:
+    now = datetime(2031, 5, 20, 12, tzinfo=UTC)
+    assert moment("90m", now=now) == now - timedelta(minutes=90)
+    assert moment("7d", now=now) == now - timedelta(days=7)
+    assert moment("2031-05-20T08:00+00:00", now=now) == now - timedelta(hours=4)
+    assert moment("2031-05-20", now=now).tzinfo is UTC
+    for nonsense in ("", "h", "-1h", "12", "noon", "99999999999d", "9999-99-99"):
+        with pytest.raises(ConfigurationError):
+            moment(nonsense, now=now)
+
+
+@pytest.mark.usefixtures("filled")
+def test_the_tables_for_people_name_result_and_reason(cxr_worker: Run) -> None:
+    code, out, err = cxr_worker("studies", "list")
+    assert (code, err) == (0, "")
+    assert "Normal 80%" in out
+    assert "ViewPosition is LL" in out
+    code, out, _ = cxr_worker("studies", "show", study_uid("waiting"))
+    assert code == 0
+    assert "0xA700" in out
+
+
+def test_a_study_that_never_came_ends_with_1(cxr_worker: Run) -> None:
+    code, out, err = cxr_worker("studies", "show", "1.2.3")
+    assert (code, out) == (1, "")
+    assert "No study" in err
+
+
+@pytest.mark.usefixtures("filled")
+def test_deliveries_are_listed_by_state_and_destination(cxr_worker: Run) -> None:
+    waiting = _json(cxr_worker, "deliveries", "list", "--state", "pending")
+    assert {delivery["study_uid"] for delivery in waiting} == {study_uid("waiting")}
+    assert {(delivery["attempts"], "0xA700" in delivery["last_error"]) for delivery in waiting} == {(1, True)}
+    assert len(_json(cxr_worker, "deliveries", "list", "--destination", "pacs")) == 4
+    assert _json(cxr_worker, "deliveries", "list", "--destination", "other") == []
+
+
+def test_a_delivery_given_up_is_queued_again_by_retry(cxr_worker: Run, filled: Site, pacs: FakePacs) -> None:
+    for _ in range(10):
+        filled.clock.go_on(minutes=10)
+        filled.deliver()
+    failed = _json(cxr_worker, "deliveries", "list", "--state", "failed")
+    assert len(failed) == 2
+    code, out, _ = cxr_worker("deliveries", "retry", "--all-failed")
+    assert (code, out) == (0, "2 due again.\n")
+    pacs.status = 0
+    filled.clock.now = datetime.now(UTC)
+    assert filled.deliver() == 2
+    assert cxr_worker("deliveries", "retry", "--all-failed")[1] == "0 due again.\n"
+    code, _, err = cxr_worker("deliveries", "retry", str(failed[0]["id"]), "4711")
+    assert code == 1
+    assert err.startswith("cxr-worker: 0 of 2 are due again")
+
+
+def test_a_study_is_analysed_again_when_asked_for(cxr_worker: Run, filled: Site) -> None:
+    code, out, _ = cxr_worker("reprocess", study_uid("done"))
+    assert (code, out) == (0, "1 of 1 studies are due again.\n")
+    shown = filled.study(study_uid("done"))
+    assert (shown["state"], shown["generation"]) == ("ready", 2)
+    code, _, err = cxr_worker("reprocess", study_uid("done"), "1.2.3")
+    assert (code, "No study 1.2.3" in err) == (1, True)
+
+
+def test_studies_of_another_model_are_analysed_again_by_the_active_one(cxr_worker: Run, filled: Site) -> None:
+    assert filled.engine.model == model_identity()
+    assert cxr_worker("reprocess", "--outdated")[1] == "2 of 2 studies are due again.\n"
+
+
+def test_failed_studies_are_analysed_again(cxr_worker: Run, test_database: TestDatabase, tmp_path: Path) -> None:
+    site = make_site(test_database.opened, tmp_path / "var")
+    site.engine.breaks_on[study_uid()] = RuntimeError()
+    site.receive(make_dx())
+    for _ in range(12):
+        site.clock.go_on(minutes=10)
+        site.settle()
+    assert site.study(study_uid())["state"] == "failed"
+    assert cxr_worker("reprocess", "--failed")[1] == "1 of 1 studies are due again.\n"
+    site.engine.breaks_on.clear()
+    site.clock.now = datetime.now(UTC)
+    site.settle()
+    assert site.study(study_uid())["state"] == "reported"
+
+
+def test_models_are_listed_and_one_is_active(cxr_worker: Run) -> None:
+    (lenet,) = [model for model in _json(cxr_worker, "models", "list") if model["model"] == "lenet5"]
+    assert (lenet["architecture"], lenet["active"]) == ("lenet5", True)
+
+
+def test_activating_a_model_makes_it_the_active_one(cxr_worker: Run, tmp_path: Path) -> None:
+    shutil.copytree(find_model("lenet5"), tmp_path / "own")
+    code, out, _ = cxr_worker("models", "activate", str(tmp_path / "own"))
+    assert code == 0
+    assert "is active" in out
+    active = [model["model"] for model in _json(cxr_worker, "models", "list") if model["active"]]
+    assert active == [str((tmp_path / "own").resolve())]
+
+
+def test_a_database_at_the_newest_migration_is_right_and_another_is_not(cxr_worker: Run, test_database: TestDatabase) -> None:
+    code, out, _ = cxr_worker("db", "check")
+    assert code == 0
+    assert "the newest" in out
+    with test_database.opened.write() as connection:
+        connection.exec_driver_sql("ALTER TABLE events ADD COLUMN surprise INTEGER")
+    code, _, err = cxr_worker("db", "check")
+    assert code == 1
+    assert "surprise" in err
+    assert cxr_worker("db", "upgrade")[0] == 0
+
+
+def _configure(pacs_port: int) -> None:
+    Path("cxr-worker.toml").write_text(
+        f'[[destinations]]\nname = "pacs"\nae_title = "PACS"\nhost = "127.0.0.1"\nport = {pacs_port}\n', encoding="utf-8"
+    )
+
+
+def test_the_doctor_finds_everything_well(cxr_worker: Run, pacs: FakePacs) -> None:
+    _configure(pacs.port)
+    checks = {check["name"]: check for check in _json(cxr_worker, "doctor")}
+    assert {"configuration", "database", "disk", "model", "device", "destination pacs"} <= set(checks)
+    assert all(check["ok"] for check in checks.values())
+
+
+def test_the_doctor_names_the_cure_for_what_is_wrong_and_ends_with_1(cxr_worker: Run, test_database: TestDatabase) -> None:
+    _configure(free_port())
+    with test_database.away():
+        code, out, _ = cxr_worker("doctor", "--json")
+    assert code == 1
+    failed = {check["name"]: check for check in json.loads(out) if not check["ok"]}
+    assert {"database", "destination pacs"} <= set(failed)
+    assert all(check["cure"] and check["detail"] for check in failed.values())
+    assert "does not answer" in failed["destination pacs"]["detail"]
