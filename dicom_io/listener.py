@@ -101,6 +101,7 @@ def listen(
     *,
     on_store: Callable[[StoreRequest], None],
     on_refused: Callable[[StoreRequest, StoreStatus, BaseException], None],
+    on_rejected: Callable[[str, str], None] = lambda _calling_ae_title, _peer_address: None,
 ) -> Listener:
     """Start accepting associations in threads of their own.
 
@@ -112,6 +113,8 @@ def listen(
         Makes an object durable. Returning means 0x0000; an error becomes a status by `status_of`.
     on_refused
         Told of every object that was not kept, with the status answered.
+    on_rejected
+        Told of every association that was rejected: calling AE title and address.
 
     Raises
     ------
@@ -137,10 +140,18 @@ def listen(
             return status
         return StoreStatus.SUCCESS
 
+    def rejected(event: evt.Event) -> None:
+        on_rejected(event.assoc.requestor.ae_title.strip(), str(event.assoc.requestor.address))
+
     server = ae.start_server(
         (settings.host, settings.port),
         block=False,
-        evt_handlers=[(evt.EVT_CONN_OPEN, send_at_once), (evt.EVT_REQUESTED, _prefer_syntaxes), (evt.EVT_C_STORE, store)],
+        evt_handlers=[
+            (evt.EVT_CONN_OPEN, send_at_once),
+            (evt.EVT_REQUESTED, _prefer_syntaxes),
+            (evt.EVT_REJECTED, rejected),
+            (evt.EVT_C_STORE, store),
+        ],
     )
     return Listener(server, ae)
 

@@ -40,8 +40,12 @@ def status_of(error: BaseException) -> StoreStatus:
 
 
 def means_stored(status: int) -> bool:
-    """Whether the peer kept the object: success, or one of the warnings 0xB000, 0xB006 and 0xB007 (PS3.4 table B.2-1)."""
-    return status == StoreStatus.SUCCESS or status in {0xB000, 0xB006, 0xB007}
+    """Whether the peer keeps the object: success, or one of the warnings 0xB000, 0xB006 and 0xB007 (PS3.4 table B.2-1).
+
+    0x0111, duplicate SOP Instance (PS3.7 C.5.6), means so too: the UIDs of what we send are derived from its content, so what
+    the peer has under this UID is the object itself, sent before a crash.
+    """
+    return status == StoreStatus.SUCCESS or status in {0x0111, 0xB000, 0xB006, 0xB007}
 
 
 def means_later(status: int) -> bool:

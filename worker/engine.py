@@ -14,11 +14,6 @@ from worker.steps.prepare import PreparedImage, prepare, undecodable
 from worker.steps.select import newest_contents, select
 from worker.values import Answer, ImageOutcome, ModelIdentity, ReadyStudy, StoredInstance, StudyOutcome
 
-PATIENT_CONFLICT = (
-    "Images with different Patient IDs arrived under this one Study Instance UID. "
-    "Correct them at the sender, send the study again or run 'cxr-worker reprocess' after looking."
-)
-
 
 class Engine(Protocol):
     """Where studies are analysed: this process, or a cluster behind the same verb."""
@@ -42,13 +37,10 @@ class LocalEngine:
 
     def analyse(self, studies: Sequence[ReadyStudy]) -> Iterator[StudyOutcome]:
         """See `Engine.analyse`."""
-        images = {study.id: self._open_all(study) for study in studies if not study.patient_conflict}
+        images = {study.id: self._open_all(study) for study in studies}
         prepared = [image for opened in images.values() for image in opened if isinstance(image, PreparedImage)]
         answered = {outcome.instance.id: outcome for outcome in self._answer(prepared)}
         for study in studies:
-            if study.patient_conflict:
-                yield StudyOutcome(study=study, images=(), failure=PATIENT_CONFLICT)
-                continue
             outcomes = tuple(
                 answered[image.instance.id] if isinstance(image, PreparedImage) else image for image in images[study.id]
             )
@@ -66,6 +58,8 @@ class LocalEngine:
         try:
             selected = select(instance)
             return selected if isinstance(selected, ImageOutcome) else prepare(selected, self.predictor.prepare)
+        except FileNotFoundError:
+            return undecodable(instance, "The received file is gone from the disk: send the image again.")
         except Exception as error:  # noqa: BLE001  one image must not spoil its study, whatever it does to a decoder
             return undecodable(instance, f"Internal error: {type(error).__name__} at {traceback_of(error)}")
 

@@ -31,6 +31,7 @@ from worker.steps.complete import is_complete
 from worker.steps.deliver import deliver
 from worker.steps.record import conclude
 from worker.steps.report import build, keep, wanted
+from worker.steps.select import PATIENT_CONFLICT, of_one_patient
 from worker.steps.store import describe, store
 from worker.values import AnalysedStudy, ModelIdentity, ReadyStudy, StudyOutcome, StudyState
 
@@ -128,9 +129,12 @@ def analyse_studies(parts: Parts) -> int:
 
 def _analyse(batch: list[ReadyStudy], parts: Parts) -> int:
     started = perf_counter()
-    unanswered = {study.id: study for study in batch}
+    unanswered = {study.id: study for study in batch if of_one_patient(study.instances)}
+    for study in batch:
+        if study.id not in unanswered:
+            record(StudyOutcome(study=study, images=(), failure=PATIENT_CONFLICT), parts)
     try:
-        for outcome in parts.engine().analyse(batch):
+        for outcome in parts.engine().analyse(list(unanswered.values())):
             record(outcome, parts)
             del unanswered[outcome.study.id]
         reason = "The engine gave no answer."

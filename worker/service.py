@@ -144,6 +144,12 @@ def receiver(parts: Parts, *, arrived: Callable[[], None]) -> Listener:
         with suppress(DatabaseUnavailable), parts.database.write() as connection:
             events.add(connection, "refused", at=parts.clock(), detail=detail[:500])
 
+    def on_rejected(calling_ae_title: str, peer_address: str) -> None:
+        log.warning("association.rejected", calling_ae_title=calling_ae_title, peer_address=peer_address)
+        detail = f"association of {calling_ae_title} at {peer_address}: AE title not allowed, or too many associations"
+        with suppress(DatabaseUnavailable), parts.database.write() as connection:
+            events.add(connection, "refused", at=parts.clock(), detail=detail)
+
     try:
         return listen(
             ListenerSettings(
@@ -155,6 +161,7 @@ def receiver(parts: Parts, *, arrived: Callable[[], None]) -> Listener:
             ),
             on_store=on_store,
             on_refused=on_refused,
+            on_rejected=on_rejected,
         )
     except OSError as error:
         raise ConfigurationError(

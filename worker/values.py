@@ -89,6 +89,8 @@ class StoredInstance:
     path: Path
     """Absolute."""
     sha256: str
+    patient_id: str
+    issuer_of_patient_id: str
     received_at: datetime
 
 
@@ -100,7 +102,6 @@ class ReadyStudy:
     study_uid: StudyUID
     generation: int
     attempts: int
-    patient_conflict: bool
     instances: tuple[StoredInstance, ...]
     """Every object received, in order of arrival."""
 

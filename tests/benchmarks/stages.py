@@ -35,6 +35,8 @@ def run() -> None:
             sop_instance_uid=SOPInstanceUID(ds.SOPInstanceUID),
             path=path,
             sha256="0" * 64,
+            patient_id="TEST-0001",
+            issuer_of_patient_id="",
             received_at=datetime.now(UTC),
         )
         image = ImageOutcome(

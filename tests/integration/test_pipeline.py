@@ -216,15 +216,27 @@ def test_a_study_of_a_lateral_alone_is_not_analysed_and_says_why(site: Site) -> 
     assert image["predictions"] == []
 
 
-def test_a_second_patient_in_one_study_fails_it_with_the_reason(site: Site) -> None:
+def test_a_second_patient_in_one_study_fails_it_with_the_reason_until_the_sender_corrects_it(site: Site) -> None:
     frontal, lateral = make_study()
     site.receive(frontal, _changed(lateral, PatientID="SOMEBODY-ELSE"))
     site.settle()
     shown = site.study(study_uid())
     assert shown["state"] == "failed"
-    assert "Patient ID" in shown["reason"]
+    assert "different Patient IDs" in shown["reason"]
     assert shown["reports"] == []
-    assert "patient_conflict" in site.events(study_uid())
+    assert all(image["predictions"] == [] for image in shown["images"])
+    assert "patient_changed" in site.events(study_uid())
+    site.receive(lateral)
+    site.settle()
+    assert site.study(study_uid())["state"] == "reported"
+
+
+def test_a_study_of_two_patients_does_not_hold_up_one_of_one(site: Site) -> None:
+    frontal, lateral = make_study("two")
+    site.receive(frontal, _changed(lateral, PatientID="SOMEBODY-ELSE"), *make_study("one"))
+    site.settle()
+    assert site.study(study_uid("two"))["state"] == "failed"
+    assert site.study(study_uid("one"))["state"] == "reported"
 
 
 @pytest.mark.parametrize(("label", "triage"), [("COVID-19", "urgent"), ("Pneumonia", "high"), ("Normal", "routine")])

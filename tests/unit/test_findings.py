@@ -2,26 +2,19 @@
 
 from dataclasses import replace
 from itertools import permutations
-from pathlib import Path
 
 import pytest
 
 from cxr_models.values import LABELS
-from dicom_io.values import SOPInstanceUID, StudyUID
-from tests.fakes import NOON, answer_for, model_identity
+from dicom_io.values import StudyUID
+from tests.fakes import NOON, answer_for, model_identity, stored_instance
 from worker.findings import MEANINGS, most_urgent, result_key, study_findings, triage_of
-from worker.values import AnalysedStudy, Answer, ImageOutcome, InstanceId, StoredInstance, StudyId, Triage
+from worker.values import AnalysedStudy, Answer, ImageOutcome, StudyId, Triage
 
 
 def _image(answer: Answer, number: int = 1) -> ImageOutcome:
     return ImageOutcome(
-        instance=StoredInstance(
-            id=InstanceId(number),
-            sop_instance_uid=SOPInstanceUID(f"1.2.{number}"),
-            path=Path(f"{number}.dcm"),
-            sha256=f"{number:064x}",
-            received_at=NOON,
-        ),
+        instance=stored_instance(number),
         eligible=True,
         reason_code="eligible",
         reason="",

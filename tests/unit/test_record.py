@@ -1,20 +1,16 @@
 """From what became of the images to what is said of the study."""
 
-from pathlib import Path
-
-from dicom_io.values import SOPInstanceUID, StudyUID
-from tests.fakes import NOON, answer_for
+from dicom_io.values import StudyUID
+from tests.fakes import answer_for
 from worker.steps.record import conclude
-from worker.values import ImageOutcome, InstanceId, ReadyStudy, StoredInstance, StudyId, StudyOutcome, StudyState, Triage
+from worker.values import ImageOutcome, ReadyStudy, StudyId, StudyOutcome, StudyState, Triage
 
-STUDY = ReadyStudy(id=StudyId(1), study_uid=StudyUID("1.2"), generation=1, attempts=1, patient_conflict=False, instances=())
+STUDY = ReadyStudy(id=StudyId(1), study_uid=StudyUID("1.2"), generation=1, attempts=1, instances=())
 
 
 def _image(*, label: str | None = None, eligible: bool = True, reason: str = "") -> ImageOutcome:
     return ImageOutcome(
-        instance=StoredInstance(
-            id=InstanceId(1), sop_instance_uid=SOPInstanceUID("1.2.3"), path=Path("x.dcm"), sha256="0" * 64, received_at=NOON
-        ),
+        instance=stored_instance(),
         eligible=eligible,
         reason_code="x",
         reason=reason,

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -11,13 +12,16 @@ import torch
 from cxr_models.predict import Predictor, choose_device
 from dicom_io.sender import echo
 from worker.cli.printing import print_json, print_table
-from worker.db import events
-from worker.db.database import open_database
+from worker.db import events, reports
+from worker.db.database import Database, open_database
 from worker.db.migrate import current_revision, require_newest
+from worker.errors import AnotherRunner
+from worker.leader import leadership
 from worker.models import active_model
 from worker.service import make_data_dir
 from worker.settings import Destination, Settings
 from worker.steps.deliver import peer_of
+from worker.values import DeliveryState
 
 _LOW_SPACE_BYTES = 5 * 1024**3
 
@@ -51,7 +55,10 @@ def show(checks: list[Check], *, as_json: bool) -> int:
 def _checks(settings: Settings) -> Iterator[Check]:
     yield _disk(settings)
     yield _tried("database", partial(_database, settings), "run 'cxr-worker db upgrade', or look at database_url")
-    yield _tried("refused objects", partial(_refused, settings), "see 'database'")
+    yield _tried("refused", partial(_refused, settings), "see 'database'")
+    yield _tried("runner", partial(_runner, settings), "see 'database'")
+    cure = "'cxr-worker deliveries list' tells why; 'deliveries retry --all-failed' sends again; or name the destination again"
+    yield _tried("deliveries", partial(_deliveries, settings), cure)
     yield _tried("model", partial(_model, settings), "set inference.model to a shipped model or a folder with weights and card")
     yield _device(settings)
     if not settings.destinations:
@@ -97,27 +104,59 @@ def _database(settings: Settings) -> str:
 
 
 def _refused(settings: Settings) -> str:
-    database = open_database(settings.database_url.get_secret_value())
-    try:
-        if current_revision(database) is None:
+    with _existing(settings) as database:
+        if database is None:
             return "none in the last 24 hours"
         with database.read() as connection:
             count, newest = events.count_since(connection, "refused", since=datetime.now(UTC) - timedelta(days=1))
         return f"{count} in the last 24 hours" + (f", the last: {newest}" if newest else "")
+
+
+def _runner(settings: Settings) -> str:
+    with _existing(settings) as database:
+        if database is None:
+            return "none has run yet: start 'serve' or 'run'"
+        try:
+            with leadership(database, data_dir=settings.data_dir):
+                return "none is running: start 'serve' or 'run'"
+        except AnotherRunner:
+            return "one is running"
+
+
+def _deliveries(settings: Settings) -> str:
+    with _existing(settings) as database:
+        if database is None:
+            return "none yet"
+        with database.read() as connection:
+            counted = reports.count_undelivered(connection)
+    known = {destination.name for destination in settings.destinations}
+    failed = sum(count for (_, state), count in counted.items() if state is DeliveryState.FAILED)
+    lost = {name for name, state in counted if state is DeliveryState.PENDING and name not in known}
+    if failed or lost:
+        words = [f"{failed} given up"] * bool(failed) + [
+            f"some wait for {name}, which is not configured" for name in sorted(lost)
+        ]
+        raise LookupError(", ".join(words))
+    return f"{sum(counted.values())} pending, none given up"
+
+
+@contextmanager
+def _existing(settings: Settings) -> Iterator[Database | None]:
+    """The database, or None before its first migration."""
+    database = open_database(settings.database_url.get_secret_value())
+    try:
+        yield None if current_revision(database) is None else database
     finally:
         database.close()
 
 
 def _model(settings: Settings) -> str:
-    database = open_database(settings.database_url.get_secret_value())
-    try:
-        name, origin = settings.inference.model, "configured"
-        if current_revision(database) is not None:
+    name, origin = settings.inference.model, "configured"
+    with _existing(settings) as database:
+        if database is not None:
             with database.read() as connection:
                 name = active_model(connection, settings.inference)
             origin = "configured" if name == settings.inference.model else "activated"
-    finally:
-        database.close()
     card = Predictor.load(name, device="cpu").card
     return f"{card.name} {card.version} ({origin}), weights {card.weights_sha256[:12]}"
 

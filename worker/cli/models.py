@@ -3,6 +3,7 @@
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -34,11 +35,19 @@ def list_models(config: Config = None, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def show(model: str, as_json: AsJson = False) -> None:
+def show(
+    model: Annotated[str | None, typer.Argument(help="Name or folder [default: the active one]")] = None,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
     """Show a model's card: what it was trained on, how well it does, and its limits."""
     from cxr_models.checkpoint import read_card
     from cxr_models.zoo import find_model
+    from worker.models import active_model
 
+    if model is None:
+        with database_of(config) as (settings, database), database.read() as connection:
+            model = active_model(connection, settings.inference)
     card = asdict(read_card(find_model(model)))
     if as_json:
         print_json(card)

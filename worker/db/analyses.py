@@ -67,7 +67,6 @@ def _claimed(connection: Connection, row: RowMapping, data_dir: Path) -> ReadySt
         study_uid=StudyUID(row["study_uid"]),
         generation=row["generation"],
         attempts=row["attempts"] + 1,
-        patient_conflict=row["patient_conflict"],
         instances=_instances_of(connection, StudyId(row["id"]), data_dir),
     )
 
@@ -168,6 +167,8 @@ def _instance(row: RowMapping, data_dir: Path) -> StoredInstance:
         sop_instance_uid=SOPInstanceUID(row["sop_instance_uid"]),
         path=data_dir / row["path"],
         sha256=row["sha256"],
+        patient_id=row["patient_id"],
+        issuer_of_patient_id=row["issuer_of_patient_id"],
         received_at=row["received_at"],
     )
 
@@ -177,7 +178,7 @@ def _answered_images(connection: Connection, study_id: StudyId, generation: int,
         select(instances, *(predictions.c[name] for name in _ANSWER_COLUMNS))
         .join(predictions, predictions.c.instance_id == instances.c.id)
         .where(predictions.c.study_id == study_id, predictions.c.generation == generation)
-        .order_by(instances.c.received_at, instances.c.id)
+        .order_by(instances.c.sop_instance_uid)  # whatever order they came in, the result has one name
     ).mappings()
     return tuple(
         ImageOutcome(

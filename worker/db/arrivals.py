@@ -48,6 +48,8 @@ def add_arrival(connection: Connection, arrival: Arrival) -> None:
             "series_uid": identity.series_uid,
             "transfer_syntax": arrival.transfer_syntax,
             "modality": identity.modality,
+            "patient_id": identity.patient_id,
+            "issuer_of_patient_id": identity.issuer_of_patient_id,
             "path": str(arrival.file.path),
             "sha256": arrival.file.sha256,
             "size": arrival.file.size,
@@ -89,9 +91,8 @@ def _reopen(connection: Connection, row: RowMapping, arrival: Arrival) -> None:
     identity, study_id = arrival.identity, StudyId(row["id"])
     if row["state"] != StudyState.ARRIVING:
         events.add(connection, "reopened", at=arrival.at, study_id=study_id, detail=f"was {row['state']}")
-    other_patient = (row["patient_id"], row["issuer_of_patient_id"]) != (identity.patient_id, identity.issuer_of_patient_id)
-    if other_patient and not row["patient_conflict"]:
-        events.add(connection, "patient_conflict", at=arrival.at, study_id=study_id, detail="A second patient in one study.")
+    if row["patient_id"] != identity.patient_id:
+        events.add(connection, "patient_changed", at=arrival.at, study_id=study_id, detail="An image with another Patient ID.")
     connection.execute(
         update(studies)
         .where(studies.c.id == study_id)
@@ -101,6 +102,8 @@ def _reopen(connection: Connection, row: RowMapping, arrival: Arrival) -> None:
             attempts=0,
             next_attempt_at=None,
             last_received_at=arrival.at,
-            patient_conflict=row["patient_conflict"] or other_patient,
+            patient_id=identity.patient_id,
+            issuer_of_patient_id=identity.issuer_of_patient_id,
+            accession_number=identity.accession_number or row["accession_number"],
         )
     )

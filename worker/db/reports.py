@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, func, select, update
 
 from dicom_io.values import ObjectReference, SeriesUID, SOPClassUID, SOPInstanceUID
 from worker.db import events, studies
@@ -125,6 +125,16 @@ def mark_undelivered(
     else:
         values = {**values, "next_attempt_at": next_attempt_at}
     connection.execute(update(deliveries).where(deliveries.c.id == delivery.id).values(**values))
+
+
+def count_undelivered(connection: Connection) -> dict[tuple[str, DeliveryState], int]:
+    """How many reports have not reached a destination, by its name and their state."""
+    rows = connection.execute(
+        select(deliveries.c.destination, deliveries.c.state, func.count())
+        .where(deliveries.c.state != DeliveryState.DELIVERED)
+        .group_by(deliveries.c.destination, deliveries.c.state)
+    )
+    return {(destination, DeliveryState(state)): count for destination, state, count in rows}
 
 
 def retry(connection: Connection, delivery_ids: Sequence[int], *, now: datetime) -> int:

@@ -10,6 +10,11 @@ from dicom_io.header import read_header
 from dicom_io.sameness import same_content
 from worker.values import ImageOutcome, StoredInstance
 
+PATIENT_CONFLICT = (
+    "Images with different Patient IDs arrived under this one Study Instance UID. Correct them at the sender and send "
+    "the study again: content sent later under the same SOP Instance UIDs replaces this."
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SelectedImage:
@@ -17,6 +22,13 @@ class SelectedImage:
 
     instance: StoredInstance
     ds: Dataset
+
+
+def of_one_patient(instances: tuple[StoredInstance, ...]) -> bool:
+    """Whether the newest content of every image names the same patient. An issuer that is not named contradicts none."""
+    newest = {instance.sop_instance_uid: instance for instance in instances}.values()
+    issuers = {instance.issuer_of_patient_id for instance in newest} - {""}
+    return len({instance.patient_id for instance in newest}) == 1 and len(issuers) <= 1
 
 
 def newest_contents(instances: tuple[StoredInstance, ...]) -> tuple[list[StoredInstance], list[ImageOutcome]]:
