@@ -47,6 +47,7 @@ class Inbox:
     def __init__(self) -> None:
         self.stored: list[StoreRequest] = []
         self.refused: list[tuple[StoreStatus, BaseException]] = []
+        self.rejected: list[tuple[str, str]] = []
         self.fails_with: BaseException | None = None
 
     def on_store(self, request: StoreRequest) -> None:
@@ -54,13 +55,16 @@ class Inbox:
             raise self.fails_with
         self.stored.append(request)
 
+    def on_rejected(self, calling_ae_title: str, peer_address: str) -> None:
+        self.rejected.append((calling_ae_title, peer_address))
+
     def on_refused(self, _request: StoreRequest, status: StoreStatus, error: BaseException) -> None:
         self.refused.append((status, error))
 
 
 @contextmanager
 def listening(inbox: Inbox, settings: ListenerSettings = SETTINGS) -> Iterator[Listener]:
-    with listen(settings, on_store=inbox.on_store, on_refused=inbox.on_refused) as listener:
+    with listen(settings, on_store=inbox.on_store, on_refused=inbox.on_refused, on_rejected=inbox.on_rejected) as listener:
         yield listener
 
 
@@ -147,10 +151,12 @@ def test_a_private_storage_class_is_kept_too() -> None:
 
 
 def test_a_calling_title_that_is_not_listed_is_rejected_and_one_that_is_is_not() -> None:
-    settings = replace(SETTINGS, calling_ae_titles=("XRAY1",))
-    with listening(Inbox(), settings) as listener:
+    settings, inbox = replace(SETTINGS, calling_ae_titles=("XRAY1",)), Inbox()
+    with listening(inbox, settings) as listener:
         with associated(listener.port, calling="STRANGER") as assoc:
             assert assoc.is_rejected
+        wait_for(lambda: inbox.rejected, "the word of the rejection")
+        assert inbox.rejected == [("STRANGER", "127.0.0.1")]
         with associated(listener.port, calling="XRAY1") as assoc:
             assert assoc.is_established
 

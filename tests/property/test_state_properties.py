@@ -188,5 +188,5 @@ def test_states_keep_their_promises_in_any_order_of_events(sqlite_template: Path
     Studies.template = sqlite_template
     Studies.objects = {name: make_study(name, views=("PA", "AP", "LL")) for name in NAMES}
     machine = Studies.TestCase
-    machine.settings = settings(max_examples=25, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck))
+    machine.settings = settings(max_examples=20, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck))
     machine().runTest()

@@ -1,7 +1,7 @@
 """From what became of the images to what is said of the study."""
 
 from dicom_io.values import StudyUID
-from tests.fakes import answer_for
+from tests.fakes import answer_for, stored_instance
 from worker.steps.record import conclude
 from worker.values import ImageOutcome, ReadyStudy, StudyId, StudyOutcome, StudyState, Triage
 
