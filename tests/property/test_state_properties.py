@@ -36,13 +36,14 @@ DESTINATIONS = tuple(
 class Studies(RuleBasedStateMachine):
     """Two studies of two frontal views and a lateral, two destinations, one model after another."""
 
+    root: ClassVar[Path]
     template: ClassVar[Path]
     """A migrated SQLite database to begin with."""
     objects: ClassVar[dict[str, list[Dataset]]]
 
     @initialize()
     def start(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="cxr-states-"))
+        self.folder = Path(tempfile.mkdtemp(dir=self.root))
         shutil.copy(self.template, self.folder / "worker.db")
         self.database = open_database(f"sqlite:///{self.folder / 'worker.db'}")
         self.site: Site = make_site(self.database, self.folder / "var", destinations=DESTINATIONS)
@@ -55,10 +56,12 @@ class Studies(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         if hasattr(self, "database"):
-            self._everything_ends()
-            self.patcher.undo()
-            self.database.close()
-            shutil.rmtree(self.folder)
+            try:
+                self._everything_ends()
+            finally:
+                self.patcher.undo()
+                self.database.close()
+                shutil.rmtree(self.folder)
 
     def _deliver(self, due: list[DueDelivery], destination: Destination, **_: object) -> Any:
         for delivery in due:
@@ -184,8 +187,8 @@ class Studies(RuleBasedStateMachine):
         self.no_result_is_reported_or_sent_twice()
 
 
-def test_states_keep_their_promises_in_any_order_of_events(sqlite_template: Path) -> None:
-    Studies.template = sqlite_template
+def test_states_keep_their_promises_in_any_order_of_events(sqlite_template: Path, tmp_path: Path) -> None:
+    Studies.root, Studies.template = tmp_path, sqlite_template
     Studies.objects = {name: make_study(name, views=("PA", "AP", "LL")) for name in NAMES}
     machine = Studies.TestCase
     machine.settings = settings(max_examples=20, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck))
