@@ -167,7 +167,7 @@ def _read_file(path: Path | None) -> dict[str, Any]:
 def _overlay(values: dict[str, Any], environment: Mapping[str, str]) -> dict[tuple[str, ...], str]:
     """Lay the environment over the file's values; answer which variable set which key."""
     named: dict[tuple[str, ...], str] = {}
-    for variable, text in sorted(environment.items()):
+    for variable, text in sorted(environment.items(), key=_numbers_by_value):
         if not variable.startswith(_PREFIX):
             continue
         keys = tuple(variable.removeprefix(_PREFIX).lower().split("__"))
@@ -177,6 +177,11 @@ def _overlay(values: dict[str, Any], environment: Mapping[str, str]) -> dict[tup
         _set(values, keys, text, variable)
         named[keys] = variable
     return named
+
+
+def _numbers_by_value(item: tuple[str, str]) -> list[tuple[int, str]]:
+    """Sorts ``__2__`` before ``__10__``: an entry of a list must come before the next one."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in item[0].split("__")]
 
 
 def _set(values: dict[str, Any], keys: tuple[str, ...], text: str, variable: str) -> None:

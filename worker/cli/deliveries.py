@@ -41,16 +41,12 @@ def retry(
     config: Config = None,
 ) -> None:
     """Send undelivered reports again at once, with all their attempts before them."""
-    from worker.db import listing, reports
+    from worker.db import reports
 
     if bool(ids) == every_failed:
         raise ConfigurationError("deliveries retry: name ids, or --all-failed.")
     with database_of(config) as (_, database), database.write() as connection:
-        failed = (
-            [row["id"] for row in listing.list_deliveries(connection, state="failed", limit=100_000)] if every_failed else []
-        )
-        chosen = failed or list(ids or [])
-        count = reports.retry(connection, chosen, now=datetime.now(UTC))
-    if count < len(chosen):
-        raise NoSuchDelivery(f"{count} of {len(chosen)} are due again; the others are delivered already or do not exist.")
+        count = reports.retry(connection, ids or None, now=datetime.now(UTC))
+    if ids and count < len(set(ids)):
+        raise NoSuchDelivery(f"{count} of {len(set(ids))} are due again; the others are delivered already or do not exist.")
     print(f"{count} due again.")

@@ -30,7 +30,7 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """Look, in one consistent transaction.
+        """Look, at one moment: what others commit meanwhile is not seen.
 
         Raises
         ------
@@ -38,6 +38,8 @@ class Database:
             The database does not answer.
         """
         with _translated(), self.engine.connect() as connection:
+            if self.dialect == "postgresql":  # a transaction of SQLite is a snapshot anyway
+                connection.execution_options(isolation_level="REPEATABLE READ")
             yield connection
 
     @contextmanager

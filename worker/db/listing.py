@@ -61,7 +61,7 @@ def list_deliveries(
 
 def _described(connection: Connection, chosen: Select[Any]) -> list[Listed]:
     rows = connection.execute(chosen).mappings().all()
-    ids = [row["id"] for row in rows]
+    ids = chosen.with_only_columns(studies.c.id).subquery().select()  # a list of ids could be longer than a statement may be
     images = _grouped(connection, select(instances).where(instances.c.study_id.in_(ids)).order_by(instances.c.id))
     answers = _grouped(connection, select(predictions).where(predictions.c.study_id.in_(ids)).order_by(predictions.c.id))
     made = _grouped(connection, select(reports).where(reports.c.study_id.in_(ids)).order_by(reports.c.id))

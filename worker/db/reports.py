@@ -137,12 +137,13 @@ def count_undelivered(connection: Connection) -> dict[tuple[str, DeliveryState],
     return {(destination, DeliveryState(state)): count for destination, state, count in rows}
 
 
-def retry(connection: Connection, delivery_ids: Sequence[int], *, now: datetime) -> int:
-    """Make undelivered reports due at once, with all their attempts before them; answer how many."""
+def retry(connection: Connection, delivery_ids: Sequence[int] | None, *, now: datetime) -> int:
+    """Make undelivered reports due at once, with all their attempts before them; answer how many. None: all given up."""
+    chosen = deliveries.c.state == DeliveryState.FAILED
+    if delivery_ids is not None:
+        chosen = deliveries.c.id.in_(delivery_ids) & (deliveries.c.state != DeliveryState.DELIVERED)
     changed = connection.execute(
-        update(deliveries)
-        .where(deliveries.c.id.in_(delivery_ids), deliveries.c.state != DeliveryState.DELIVERED)
-        .values(state=DeliveryState.PENDING, attempts=0, next_attempt_at=now)
+        update(deliveries).where(chosen).values(state=DeliveryState.PENDING, attempts=0, next_attempt_at=now)
     )
     return changed.rowcount
 
