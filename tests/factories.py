@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
@@ -16,6 +15,7 @@ from dicom_io.quiet import quietly
 from dicom_io.uids import derived_uid
 from dicom_io.values import StudyUID
 from dicom_io.wrap import PLAIN, Encoding, Exposure, Patient, View, dx_from_grayscale
+from tests.requirements import lacking
 
 TAKEN_AT = datetime(2024, 5, 17, 8, 30, tzinfo=UTC)
 PATIENT = Patient(name="Müller^Zoë=山田^太郎", patient_id="TEST-0001", birth_date="19610203", sex="F")
@@ -101,8 +101,5 @@ def _folder(variable: str, default: str) -> Path:
     root = Path(__file__).resolve().parents[1]
     folder = (root / os.environ.get(variable, default)).resolve()
     if not folder.is_dir():
-        message = f"{variable} names no folder: {folder}"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
+        lacking(f"the folder {folder} ({variable})")
     return folder

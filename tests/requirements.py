@@ -21,7 +21,7 @@ def need(program: str) -> str:
 
 def lacking(what: str) -> NoReturn:
     """Skip for want of something, or fail where a skip would hide it."""
-    words = f"{what} is not installed"
+    words = f"{what} is not here"
     if os.environ.get("CI"):
         pytest.fail(words)
     pytest.skip(words)

@@ -1,24 +1,20 @@
 """Made-up radiographs of made-up patients, findings on them, and what validators say of the objects made from these."""
 
-import os
-import shutil
 import subprocess
-import sys
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pydicom
-import pytest
 from pydicom.dataset import Dataset
 
 from dicom_io.codes import Assessment, Condition
 from dicom_io.quiet import quietly
 from dicom_io.values import Algorithm, ClassFinding, ImageFindings, StudyFindings
-from tests.factories import make_dx
+from tests.factories import dicom_folder, make_dx
+from tests.requirements import need
 
-DICOM_FOLDER = Path(os.environ.get("CXR_DICOM", "../shared/dicom"))
 STUDY_UID = "1.2.826.0.1.3680043.10.543.1"
 ANALYSED_AT = datetime(2026, 3, 4, 5, 6, 7, 89, tzinfo=timezone(timedelta(hours=1)))
 NAMES = {
@@ -112,25 +108,12 @@ def _finding(condition: Condition, probability: float, threshold: float) -> Clas
 
 def complaints(ds: Dataset, folder: Path) -> list[str]:
     """Errors and warnings that dciodvfy has of an object."""
-    program = Path(sys.executable).parent / "dciodvfy"
-    if not program.exists():
-        missing("dciodvfy")
     path = folder / "validated.dcm"
     pydicom.dcmwrite(path, ds, enforce_file_format=True)
-    said = subprocess.run([program, path], capture_output=True, text=True, check=False).stderr
+    said = subprocess.run([need("dciodvfy"), path], capture_output=True, text=True, check=False).stderr
     return [line for line in said.splitlines() if line.startswith(("Error", "Warning"))]
-
-
-def program(name: str) -> str:
-    """Path of an installed program, or the test is skipped."""
-    return shutil.which(name) or missing(name)
 
 
 def real_radiographs() -> list[Path]:
     """Frontal chest radiographs that nobody wrote for this project."""
-    return sorted(DICOM_FOLDER.glob("chest_*.dcm"))
-
-
-def missing(what: str) -> Any:
-    """Skip for want of something, or fail where a skip would hide it."""
-    (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{what} is not here")
+    return sorted(dicom_folder().glob("chest_*.dcm"))

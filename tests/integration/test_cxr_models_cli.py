@@ -1,5 +1,4 @@
 import json
-import os
 import subprocess
 import sys
 import warnings
@@ -15,6 +14,7 @@ from PIL import Image
 from cxr_models.checkpoint import read_card
 from cxr_models.cli import main
 from cxr_models.zoo import find_model
+from tests.factories import data_folder
 
 PUBLISHED_TEST = "covid19-dataset, test folder"
 
@@ -74,11 +74,7 @@ def films(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def data() -> Path:
-    folder = Path(os.environ.get("CXR_DATA", "../shared/data"))
-    if not folder.is_dir():
-        reason = f"no radiographs at {folder}; set CXR_DATA"
-        pytest.fail(reason) if "CI" in os.environ else pytest.skip(reason)
-    return folder
+    return data_folder()
 
 
 def assert_one_line(error: str, *words: str) -> None:

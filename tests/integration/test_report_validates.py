@@ -11,7 +11,9 @@ from dicom_io.capture import build_capture
 from dicom_io.errors import InvalidReport
 from dicom_io.report import build_structured_report
 from dicom_io.values import ObjectReference, SeriesUID, SOPClassUID, SOPInstanceUID, StudyFindings
-from tests.studies import DICOM_FOLDER, NAMES, complaints, findings_on, missing, program, radiograph, real_radiographs
+from tests.factories import dicom_folder
+from tests.requirements import need
+from tests.studies import NAMES, complaints, findings_on, radiograph, real_radiographs
 
 INHERITED = (
     "Missing attribute or value that would be needed to build DICOMDIR",  # a type 2 attribute that the source leaves empty
@@ -26,7 +28,7 @@ OUTPUTS = {
 
 
 def real_images() -> list[Path]:
-    return real_radiographs() or missing("the folder of real DICOM files (CXR_DICOM)")
+    return real_radiographs()
 
 
 @pytest.mark.parametrize("output", OUTPUTS)
@@ -81,7 +83,7 @@ def test_dciodvfy_has_nothing_to_say_of_an_object_from_a_real_image_but_what_it_
 
 def test_any_real_file_gives_a_sound_report_or_a_refusal(tmp_path: Path) -> None:
     refused = []
-    for path in sorted(DICOM_FOLDER.glob("*.dcm")) or missing("the folder of real DICOM files (CXR_DICOM)"):
+    for path in sorted(dicom_folder().glob("*.dcm")):
         try:
             ds = build_structured_report(findings_on(path))
         except InvalidReport:
@@ -97,7 +99,7 @@ def dumped(findings: StudyFindings, folder: Path) -> str:
     path = folder / "report.dcm"
     pydicom.dcmwrite(path, build_structured_report(findings), enforce_file_format=True)
     return subprocess.run(
-        [program("dsrdump"), "--print-all-codes", "--print-long-values", path], capture_output=True, text=True, check=True
+        [need("dsrdump"), "--print-all-codes", "--print-long-values", path], capture_output=True, text=True, check=True
     ).stdout
 
 
