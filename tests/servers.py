@@ -55,7 +55,7 @@ class Orthanc:
         """Orthanc's ids of the instances of a study that have a modality."""
         body = json.dumps({"Level": "Instance", "Query": {"StudyInstanceUID": study_uid, "Modality": modality}}).encode()
         request = urllib.request.Request(f"http://127.0.0.1:{self.http_port}/tools/find", data=body)
-        with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310  http, as above
+        with urllib.request.urlopen(request, timeout=10) as answer:
             found: list[str] = json.loads(answer.read())
         return found
 

@@ -31,6 +31,7 @@ def page(database: Database, settings: WebSettings) -> Iterator[None]:
         raise ConfigurationError(
             f"web.port: cannot listen on {settings.host}:{settings.port}. Is another worker running? 0 takes a free port."
         ) from error
+    listening.listen()  # from here on nobody is refused: who calls early waits for the thread
     server = uvicorn.Server(config)
     thread = Thread(target=server.run, kwargs={"sockets": [listening]}, name="web", daemon=True)
     thread.start()

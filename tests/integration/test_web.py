@@ -1,0 +1,80 @@
+"""The page and the two questions of a load balancer, asked over HTTP."""
+
+import json
+import socket
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+
+import pytest
+from structlog.testing import capture_logs
+
+from tests.conftest import TestDatabase
+from tests.factories import make_study, study_uid
+from tests.fakes import Site
+from worker.errors import ConfigurationError
+from worker.settings import WebSettings
+from worker.web.server import page
+
+
+@pytest.fixture
+def base(test_database: TestDatabase) -> Iterator[str]:
+    with capture_logs() as said, page(test_database.opened, WebSettings(port=0)):
+        (ready,) = [line for line in said if line["event"] == "web.ready"]
+        yield f"http://127.0.0.1:{ready['port']}"
+
+
+def fetch(url: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def test_the_page_says_that_nothing_was_received_yet(base: str) -> None:
+    status, html = fetch(base)
+    assert status == 200
+    assert "Nothing was received yet" in html
+    assert "Not for primary diagnosis" in html
+
+
+def test_the_page_shows_a_study_with_its_triage_level_and_why_an_image_is_left_out(base: str, site: Site) -> None:
+    site.engine.labels = {str(make_study()[0].SOPInstanceUID): "COVID-19"}
+    site.receive(*make_study())
+    site.settle()
+    _, html = fetch(base)
+    assert study_uid() in html
+    assert '<span class="triage urgent">urgent</span>' in html
+    assert "flagged: COVID-19 80" in html
+    assert "TEST-0001" in html
+
+
+def test_what_a_stranger_sent_is_no_markup_on_the_page(base: str, site: Site) -> None:
+    frontal, _ = make_study()
+    frontal.PatientID = "<script>alert(1)</script>"
+    site.receive(frontal)
+    _, html = fetch(base)
+    assert "<script>" not in html
+    assert "&lt;script&gt;" in html
+
+
+def test_healthz_is_ok_and_readyz_says_when_the_database_is_away_and_back(base: str, test_database: TestDatabase) -> None:
+    assert fetch(f"{base}/healthz")[0] == 200
+    assert fetch(f"{base}/readyz")[0] == 200
+    with test_database.away():
+        assert fetch(f"{base}/healthz")[0] == 200
+        status, body = fetch(f"{base}/readyz")
+        assert status == 503
+        assert json.loads(body)["reason"]
+    assert fetch(f"{base}/readyz")[0] == 200
+
+
+def test_a_port_that_is_taken_is_named(test_database: TestDatabase) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with (
+            pytest.raises(ConfigurationError, match=rf"web\.port: .*:{port}"),
+            page(test_database.opened, WebSettings(port=port)),
+        ):
+            pass
