@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Iterable
+from typing import Any
 
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence
 
 from dicom_io.errors import InvalidObject
-from dicom_io.quiet import quietly
+from dicom_io.foreign import any_error_as
 
 _CODED = re.compile(r"[A-Z0-9 _/.,+-]{1,16}")
 _NOT_A_LETTER = re.compile(r"[^A-Z]+")
@@ -26,8 +27,7 @@ def strings(ds: Dataset, keyword: str) -> tuple[str, ...]:
     Unreadable
         It holds something else than text.
     """
-    value = _value(ds, keyword)
-    values = value if isinstance(value, MultiValue | list | tuple) else () if value is None else (value,)
+    values = _values(ds, keyword)
     if not all(isinstance(one, str) for one in values):
         raise Unreadable(f"{keyword} is not text; text is expected.")
     trimmed = tuple(one.strip(" \t\r\n\x00").upper() for one in values)
@@ -48,6 +48,33 @@ def integer(ds: Dataset, keyword: str) -> int | None:
     if isinstance(value, int):
         return int(value)
     raise Unreadable(f"{keyword} is not one whole number; one is expected.")
+
+
+def integers(ds: Dataset, keyword: str, *, count: int | None = None) -> tuple[int, ...]:
+    """Values as whole numbers, however they were written; empty where the attribute is absent or empty.
+
+    Raises
+    ------
+    Unreadable
+        One of them is no number, or there are not `count` of them.
+    """
+    with any_error_as(Unreadable, f"{keyword} does not hold whole numbers; they are expected."):
+        values = tuple(int(value) for value in _values(ds, keyword))
+    if count not in (None, len(values)):
+        raise Unreadable(f"{keyword} has {len(values)} values; {count} are expected.")
+    return values
+
+
+def numbers(ds: Dataset, keyword: str, *, at_most: int | None = None) -> tuple[float, ...]:
+    """The first `at_most` values as numbers, perhaps not finite; empty where the attribute is absent or empty.
+
+    Raises
+    ------
+    Unreadable
+        One of them is no number.
+    """
+    with any_error_as(Unreadable, f"{keyword} does not hold numbers; they are expected."):
+        return tuple(float(value) for value in _values(ds, keyword)[:at_most])
 
 
 def items(ds: Dataset, keyword: str) -> tuple[Dataset, ...]:
@@ -85,8 +112,12 @@ def shown(values: Iterable[str]) -> str:
 
 
 def _value(ds: Dataset, keyword: str) -> object:
-    try:
-        with quietly:
-            return ds.get(keyword)
-    except Exception as error:  # converting a raw element may raise anything
-        raise Unreadable(f"{keyword} cannot be read; a valid value is expected.") from error
+    with any_error_as(Unreadable, f"{keyword} cannot be read; a valid value is expected."):
+        return ds.get(keyword)
+
+
+def _values(ds: Dataset, keyword: str) -> tuple[Any, ...]:
+    value = _value(ds, keyword)
+    if isinstance(value, MultiValue | list | tuple):
+        return tuple(value)
+    return () if value is None or value == "" else (value,)

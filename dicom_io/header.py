@@ -11,7 +11,7 @@ from pydicom.filereader import read_dataset, read_file_meta_info
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from dicom_io.errors import NotDicom
-from dicom_io.quiet import quietly
+from dicom_io.foreign import any_error_as
 
 MAX_INFLATED_BYTES: Final = 256 * 1024 * 1024
 """What a deflated data set may grow to: a kilobyte of zeros inflates to a megabyte, a file of 100 MB to a machine's memory."""
@@ -40,16 +40,12 @@ def read_header(path: Path) -> Dataset:
     NotDicom
         The file cannot be parsed, or holds nothing that names a kind of object. A missing file raises `OSError` as usual.
     """
-    try:
+    not_there = (FileNotFoundError, PermissionError, IsADirectoryError)
+    with any_error_as(NotDicom, "The file cannot be parsed as DICOM ({}).", but=not_there):
         with path.open("rb") as file:
             has_preamble = file.read(_META_START)[128:] == b"DICM"
-        with quietly:
-            ds = _parse(path, has_preamble=has_preamble)
-            names_its_kind = bool(ds.get("SOPClassUID") or ds.get("Modality"))
-    except (NotDicom, FileNotFoundError, PermissionError, IsADirectoryError):
-        raise
-    except Exception as error:  # the parser meets a stranger's bytes and may raise anything
-        raise NotDicom(f"The file cannot be parsed as DICOM ({type(error).__name__}).") from error
+        ds = _parse(path, has_preamble=has_preamble)
+        names_its_kind = bool(ds.get("SOPClassUID") or ds.get("Modality"))
     if not names_its_kind:
         raise NotDicom("The file names neither SOPClassUID nor Modality.")
     return ds

@@ -20,8 +20,8 @@ from pydicom.dataset import Dataset
 from pydicom.valuerep import PN_DELIMS, TEXT_VR_DELIMS
 
 from dicom_io.errors import InvalidReport
+from dicom_io.foreign import any_error_as
 from dicom_io.header import read_header
-from dicom_io.quiet import quietly
 from dicom_io.values import ObjectReference, SeriesUID, SOPClassUID, SOPInstanceUID, StudyUID
 
 _REQUIRED: Final = (
@@ -85,13 +85,8 @@ def read_source_image(path: Path) -> SourceImage:
     InvalidReport
         The file cannot be read, or lacks a UID without which nothing can refer to it.
     """
-    try:
-        with quietly:
-            return _source_image(_Header(read_header(path)))
-    except InvalidReport:
-        raise
-    except Exception as error:  # pydicom raises whatever a stranger's bytes provoke
-        raise InvalidReport(f"The header of a source image cannot be read ({type(error).__name__}).") from error
+    with any_error_as(InvalidReport, "The header of a source image cannot be read ({})."):
+        return _source_image(_Header(read_header(path)))
 
 
 def _source_image(header: "_Header") -> SourceImage:

@@ -14,7 +14,7 @@ from pydicom.tag import BaseTag
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from dicom_io.errors import InvalidObject, NotDicom
-from dicom_io.quiet import quietly
+from dicom_io.foreign import any_error_as
 from dicom_io.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicom_io.values import SeriesUID, SOPClassUID, SOPInstanceUID, StudyUID, TransferSyntaxUID
 
@@ -124,17 +124,14 @@ def file_header(request: StoreRequest, *, receiver: str) -> bytes:
 def _read_prefix(encoded: bytes, transfer_syntax: UID) -> Dataset:
     if transfer_syntax == DeflatedExplicitVRLittleEndian:
         encoded = _inflate_start(encoded)
-    try:
-        with quietly:
-            return read_dataset(
-                BytesIO(encoded),
-                is_implicit_VR=transfer_syntax == ImplicitVRLittleEndian,
-                is_little_endian=transfer_syntax != ExplicitVRBigEndian,
-                stop_when=_past_identity,
-                specific_tags=_WANTED,
-            )
-    except Exception as error:  # the parser meets a stranger's bytes and may raise anything
-        raise NotDicom(f"The data set cannot be parsed as {transfer_syntax.name}: {type(error).__name__}.") from error
+    with any_error_as(NotDicom, f"The data set cannot be parsed as {transfer_syntax.name}: {{}}."):
+        return read_dataset(
+            BytesIO(encoded),
+            is_implicit_VR=transfer_syntax == ImplicitVRLittleEndian,
+            is_little_endian=transfer_syntax != ExplicitVRBigEndian,
+            stop_when=_past_identity,
+            specific_tags=_WANTED,
+        )
 
 
 def _inflate_start(encoded: bytes) -> bytes:
@@ -163,8 +160,5 @@ def _text(ds: Dataset, keyword: str, *, limit: int = 64) -> str:
 
 
 def _value(ds: Dataset, keyword: str) -> Any:
-    try:
-        with quietly:
-            return ds.get(keyword)
-    except Exception as error:  # converting a raw element may raise anything
-        raise NotDicom(f"{keyword} cannot be read: {type(error).__name__}.") from error
+    with any_error_as(NotDicom, f"{keyword} cannot be read: {{}}."):
+        return ds.get(keyword)

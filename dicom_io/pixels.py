@@ -3,6 +3,7 @@
 stored cell -> stored value -> Modality LUT -> VOI LUT or window -> polarity -> patient's orientation -> 0..1
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
+from dicom_io.attributes import Unreadable, integers, numbers, strings
 from dicom_io.header import read_header
-from dicom_io.quiet import quietly
 from dicom_io.shutter import Mask, visible_pixels
 from dicom_io.stored import MAX_PIXELS, Cells, Layout, read_cells, read_layout
 from dicom_io.voi import display_values, is_inverted, modality_values
@@ -108,14 +109,10 @@ def _look_up(cells: Cells, table: NDArray[np.float32], visible: Mask | None) -> 
 
 def _padding(ds: Dataset, stored: NDArray[np.int32], layout: Layout) -> NDArray[np.bool_]:
     """Tell which cell contents are padding (PS3.3 C.7.5.1.1.2)."""
-    bounds = []
-    for keyword in ("PixelPaddingValue", "PixelPaddingRangeLimit"):
-        try:
-            with quietly:
-                value = ds.get(keyword)
-            bounds.append(int(value))
-        except Exception:  # noqa: BLE001  absent, many or no number: then there is no such bound
-            break
+    bounds: list[int] = []
+    with suppress(Unreadable):  # absent, many or no number: then there is no such bound
+        for keyword in ("PixelPaddingValue", "PixelPaddingRangeLimit"):
+            bounds += integers(ds, keyword, count=1)
     if not bounds:
         return np.zeros(len(stored), np.bool_)
     low, high = min(bounds), max(bounds)
@@ -128,21 +125,19 @@ def _padding(ds: Dataset, stored: NDArray[np.int32], layout: Layout) -> NDArray[
 
 def _loss(ds: Dataset) -> str | None:
     try:
-        with quietly:
-            if ds.get("LossyImageCompression") != "01":
-                return None
-            ratio = ds.get("LossyImageCompressionRatio")
-            return "lossy compression" if not ratio else f"lossy compression {float(np.max(ratio)):g}:1"
-    except Exception:  # noqa: BLE001  a note is not worth a film
-        return "lossy compression"
+        if strings(ds, "LossyImageCompression") != ("01",):
+            return None
+        ratio = max(numbers(ds, "LossyImageCompressionRatio"), default=0.0)
+    except Unreadable:  # a note is not worth a film
+        ratio = 0.0
+    return f"lossy compression {ratio:g}:1" if ratio else "lossy compression"
 
 
 def _turned(ds: Dataset, pixels: NDArray[np.float32]) -> tuple[NDArray[np.float32], str | None]:
     r"""Bring a frontal picture to PatientOrientation L\F (PS3.3 C.7.6.1.1.1): models and readers know no other."""
     try:
-        with quietly:
-            along_row, down = (str(part).strip().upper()[:1] for part in ds.PatientOrientation)
-    except Exception:  # noqa: BLE001  absent or unreadable: as stored
+        along_row, down = (part[:1] for part in strings(ds, "PatientOrientation"))
+    except (Unreadable, ValueError):  # unreadable, absent or not two: as stored
         return pixels, None
     steps = []
     if along_row == "R" and down in ("F", "H"):

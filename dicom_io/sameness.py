@@ -11,8 +11,9 @@ from pydicom.filewriter import write_data_element
 from pydicom.sequence import Sequence
 from pydicom.tag import BaseTag
 
+from dicom_io.errors import DicomError, InvalidObject
+from dicom_io.foreign import any_error_as
 from dicom_io.header import read_header
-from dicom_io.quiet import quietly
 from dicom_io.stored import read_cells, read_layout, transfer_syntax_of
 
 _PIXEL_ENCODING = frozenset({0x7FE00001, 0x7FE00002, 0x7FE00003, 0x7FE00010})
@@ -37,9 +38,9 @@ def same_content(a: Path, b: Path) -> bool:
     """
     try:
         first, second = read_header(a), read_header(b)
-        with quietly:
+        with any_error_as(InvalidObject, "The values cannot be compared ({})."):
             return _equal_attributes(first, second) and _equal_pixels(first, second)
-    except Exception:  # noqa: BLE001  converting a stranger's values may raise anything; unreadable is not the same
+    except (DicomError, OSError):  # unreadable is not the same
         return False
 
 

@@ -12,6 +12,7 @@ from pynetdicom.dsutils import split_dataset
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made at import time by pynetdicom
 
 from dicom_io.errors import DicomError, PeerBusy, PeerRefused, PeerUnavailable
+from dicom_io.foreign import any_error_as
 from dicom_io.listener import send_at_once
 from dicom_io.status import means_later, means_stored
 from dicom_io.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
@@ -125,16 +126,17 @@ def _association(ae: AE, peer: Peer) -> Iterator[Association]:
 
 def _read(path: Path) -> _Outgoing | DicomError:
     try:
-        meta, _offset = split_dataset(path)
-        return _Outgoing(
-            path=path,
-            sop_class_uid=SOPClassUID(str(meta.MediaStorageSOPClassUID)),
-            transfer_syntax=TransferSyntaxUID(str(meta.TransferSyntaxUID)),
-        )
+        with any_error_as(PeerRefused, "Our own file cannot be read: {}.", but=(OSError,)):
+            meta, _offset = split_dataset(path)
+            return _Outgoing(
+                path=path,
+                sop_class_uid=SOPClassUID(str(meta.MediaStorageSOPClassUID)),
+                transfer_syntax=TransferSyntaxUID(str(meta.TransferSyntaxUID)),
+            )
     except OSError as error:
         return PeerRefused(f"Our own file cannot be read: {error.strerror}.")
-    except Exception as error:  # noqa: BLE001  a damaged file may make the parser raise anything; the others must go out
-        return PeerRefused(f"Our own file cannot be read: {type(error).__name__}.")
+    except PeerRefused as damaged:  # the others must go out
+        return damaged
 
 
 def _store(assoc: Association, file: _Outgoing) -> DicomError | None:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from dicom_io.quiet import quietly
+from dicom_io.attributes import Unreadable, integers, strings
 
 Mask = NDArray[np.bool_]
 Kind = Literal["Shutter", "Collimator"]
@@ -35,9 +35,8 @@ def visible_pixels(ds: Dataset, rows: int, columns: int) -> tuple[Mask | None, t
     for kind in ("Shutter", "Collimator"):
         for shape in _shapes(ds, kind):
             try:
-                with quietly:
-                    inside = _SHAPES[shape](ds, kind, (rows, columns)) if shape in _SHAPES else None
-            except Exception:  # noqa: BLE001  a stranger's numbers may be missing, many or no numbers
+                inside = _SHAPES[shape](ds, kind, (rows, columns)) if shape in _SHAPES else None
+            except Unreadable:
                 inside = None
             if inside is None or not inside.any() or (visible is not None and not (visible & inside).any()):
                 notes.append(f"{kind.lower()} {shape.lower()} ignored: not within the image" if shape in _SHAPES else "")
@@ -50,17 +49,14 @@ def visible_pixels(ds: Dataset, rows: int, columns: int) -> tuple[Mask | None, t
 
 def _shapes(ds: Dataset, kind: Kind) -> tuple[str, ...]:
     try:
-        with quietly:
-            value = ds.get(f"{kind}Shape")
-    except Exception:  # noqa: BLE001  an unreadable shape is no shape
+        return tuple(dict.fromkeys(strings(ds, f"{kind}Shape")))
+    except Unreadable:  # an unreadable shape is no shape
         return ()
-    values = (value,) if isinstance(value, str) else tuple(value or ())
-    return tuple(dict.fromkeys(str(shape).strip().upper() for shape in values))
 
 
 def _rectangle(ds: Dataset, kind: Kind, size: tuple[int, int]) -> Mask | None:
-    left, right = int(ds[f"{kind}LeftVerticalEdge"].value), int(ds[f"{kind}RightVerticalEdge"].value)
-    upper, lower = int(ds[f"{kind}UpperHorizontalEdge"].value), int(ds[f"{kind}LowerHorizontalEdge"].value)
+    edges = ("LeftVerticalEdge", "RightVerticalEdge", "UpperHorizontalEdge", "LowerHorizontalEdge")
+    left, right, upper, lower = (integers(ds, f"{kind}{edge}", count=1)[0] for edge in edges)
     rows, columns = size
     if not (0 <= left < right <= columns + 1 and 0 <= upper < lower <= rows + 1):
         return None
@@ -70,9 +66,10 @@ def _rectangle(ds: Dataset, kind: Kind, size: tuple[int, int]) -> Mask | None:
 
 
 def _circle(ds: Dataset, kind: Kind, size: tuple[int, int]) -> Mask | None:
-    row, column = (int(part) for part in ds[f"CenterOfCircular{kind}"].value)
-    radius = int(ds[f"RadiusOfCircular{kind}"].value)
-    if radius < 1 or radius > 2 * max(size):
+    row, column = integers(ds, f"CenterOfCircular{kind}", count=2)
+    (radius,) = integers(ds, f"RadiusOfCircular{kind}", count=1)
+    longest = max(size)
+    if not 1 <= radius <= 2 * longest or max(abs(row), abs(column)) > 3 * longest:  # so far out it touches no pixel
         return None
     down = np.arange(1, size[0] + 1, dtype=np.float64)[:, None] - row
     across = np.arange(1, size[1] + 1, dtype=np.float64)[None, :] - column
@@ -80,13 +77,13 @@ def _circle(ds: Dataset, kind: Kind, size: tuple[int, int]) -> Mask | None:
 
 
 def _polygon(ds: Dataset, kind: Kind, size: tuple[int, int]) -> Mask | None:
-    flat = np.asarray([int(part) for part in ds[f"VerticesOfThePolygonal{kind}"].value], np.float64)
+    flat = integers(ds, f"VerticesOfThePolygonal{kind}")
     rows, columns = size
     if len(flat) < 6 or len(flat) % 2:
         return None
-    y, x = flat[0::2], flat[1::2]
-    if y.min() < 0 or x.min() < 0 or y.max() > rows + 1 or x.max() > columns + 1:
+    if min(flat) < 0 or max(flat[0::2]) > rows + 1 or max(flat[1::2]) > columns + 1:
         return None
+    y, x = np.asarray(flat, np.float64).reshape(-1, 2).T
     # Each edge flips, in every row it crosses, all columns to the right of the crossing: even-odd filling.
     flips = np.zeros((rows, columns + 1), np.bool_)
     for y0, x0, y1, x1 in zip(y, x, np.roll(y, -1), np.roll(x, -1), strict=True):

@@ -12,6 +12,7 @@ from pydicom.uid import UID, ExplicitVRBigEndian, RLELossless
 
 from dicom_io.codestream import checked_frame
 from dicom_io.errors import UndecodablePixels
+from dicom_io.foreign import any_error_as
 from dicom_io.quiet import quietly
 from dicom_io.rle import unpacked
 
@@ -134,10 +135,8 @@ def read_cells(ds: Dataset, layout: Layout) -> tuple[Cells, str | None]:
         No pixel data, too little of it, or no decoder that reads it.
     """
     with quietly:
-        try:
+        with any_error_as(UndecodablePixels, "PixelData cannot be read ({})."):  # perhaps only now, from the file
             value = ds.get("PixelData")
-        except Exception as error:  # a deferred read of a stranger's file
-            raise UndecodablePixels(f"PixelData cannot be read ({type(error).__name__}).") from error
         if not isinstance(value, bytes | bytearray | memoryview) or len(value) == 0:
             raise UndecodablePixels("There is no PixelData.")
         transfer_syntax = transfer_syntax_of(ds)
@@ -182,10 +181,8 @@ def _native(value: bytes | bytearray | memoryview, layout: Layout, *, big_endian
 
 
 def _decode(value: bytes, transfer_syntax: UID, layout: Layout) -> tuple[Cells, str | None]:
-    try:
+    with any_error_as(UndecodablePixels, "The fragments of PixelData cannot be read ({})."):
         frame = next(generate_frames(value, number_of_frames=1))
-    except Exception as error:  # the fragments are a stranger's bytes
-        raise UndecodablePixels(f"The fragments of PixelData cannot be read ({type(error).__name__}).") from error
     if transfer_syntax == RLELossless:
         bytes_per_pixel = layout.bits_allocated // 8
         return unpacked(frame, rows=layout.rows, columns=layout.columns, bytes_per_pixel=bytes_per_pixel), None
@@ -211,9 +208,10 @@ def _decode(value: bytes, transfer_syntax: UID, layout: Layout) -> tuple[Cells, 
         if plugin not in decoder.available_plugins:
             continue
         try:
-            decoded, _ = decoder.as_array(source, raw=True, index=0, decoding_plugin=plugin, **options)
-        except Exception as error:  # noqa: BLE001  decoders are foreign code and raise anything; the next one may do better
-            tried.append(f"{plugin} ({type(error).__name__})")
+            with any_error_as(UndecodablePixels, f"{plugin} ({{}})"):
+                decoded, _ = decoder.as_array(source, raw=True, index=0, decoding_plugin=plugin, **options)
+        except UndecodablePixels as error:  # the next one may do better
+            tried.append(str(error))
             continue
         if decoded.shape != (layout.rows, layout.columns):
             tried.append(f"{plugin} (gave another size)")
@@ -225,12 +223,9 @@ def _decode(value: bytes, transfer_syntax: UID, layout: Layout) -> tuple[Cells, 
 
 
 def _integer(ds: Dataset, keyword: str, default: int | None = None) -> int:
-    try:
-        with quietly:
-            value = ds.get(keyword)
+    with any_error_as(UndecodablePixels, f"{keyword} is not one whole number."):
+        value = ds.get(keyword)
         number = default if value is None or value == "" else int(value)
-    except Exception as error:
-        raise UndecodablePixels(f"{keyword} is not one whole number.") from error
     if number is None:
         raise UndecodablePixels(f"{keyword} is missing.")
     return number

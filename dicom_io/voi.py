@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
+from dicom_io.attributes import Unreadable, numbers
 from dicom_io.errors import UndecodablePixels
-from dicom_io.quiet import quietly
+from dicom_io.foreign import any_error_as
 from dicom_io.stored import Layout
 
 Floats = NDArray[np.float64]
@@ -171,13 +172,10 @@ def _stretched(values: Floats, counts: NDArray[np.int64]) -> Floats:
 
 def _lookup_table(item: Dataset, *, signed: bool, name: str) -> tuple[Floats, int, int]:
     """LUT Data, first value mapped and bits per entry (PS3.3 C.11.1.1, C.11.2.1.1)."""
-    try:
-        with quietly:
-            descriptor = [int(part) for part in item["LUTDescriptor"].value]
-            raw = item["LUTData"].value
-            little_endian = item.original_encoding[1] is not False
-    except Exception as error:
-        raise UndecodablePixels(f"{name} has no readable LUTDescriptor and LUTData.") from error
+    with any_error_as(UndecodablePixels, f"{name} has no readable LUTDescriptor and LUTData."):
+        descriptor = [int(part) for part in item["LUTDescriptor"].value]
+        raw = item["LUTData"].value
+        little_endian = item.original_encoding[1] is not False
     if len(descriptor) != 3:
         raise UndecodablePixels(f"{name}: LUTDescriptor has {len(descriptor)} values, 3 are expected.")
     entries, first, bits = descriptor[0] % 0x10000 or 0x10000, descriptor[1], descriptor[2]
@@ -206,11 +204,7 @@ def _entries(raw: Any, entries: int, *, little_endian: bool) -> Floats:
 
 
 def _first_item(ds: Dataset, keyword: str) -> Dataset | None:
-    try:
-        with quietly:
-            sequence = ds.get(keyword)
-    except Exception as error:
-        raise UndecodablePixels(f"{keyword} cannot be read.") from error
+    sequence = _value(ds, keyword)
     if not sequence:
         return None
     if not isinstance(sequence, Sequence) or not isinstance(sequence[0], Dataset):
@@ -221,22 +215,17 @@ def _first_item(ds: Dataset, keyword: str) -> Dataset | None:
 def _number(ds: Dataset, keyword: str, default: float | None = None) -> float | None:
     """First value as a finite number; `default` where the attribute is absent or empty, None where it is not a number."""
     try:
-        with quietly:
-            value = ds.get(keyword)
-        if value is None or value == "":
-            return default
-        if not isinstance(value, str | int | float):
-            value = value[0]
-        number = float(value)
-    except Exception:  # noqa: BLE001  a stranger's value may fail to convert in any way; the caller decides
+        number = next(iter(numbers(ds, keyword, at_most=1)), default)
+    except Unreadable:
         return None
-    return number if math.isfinite(number) else None
+    return number if number is not None and math.isfinite(number) else None
 
 
 def _text(ds: Dataset, keyword: str) -> str:
-    try:
-        with quietly:
-            value = ds.get(keyword)
-    except Exception as error:
-        raise UndecodablePixels(f"{keyword} cannot be read.") from error
+    value = _value(ds, keyword)
     return value.strip().upper() if isinstance(value, str) else ""
+
+
+def _value(ds: Dataset, keyword: str) -> Any:
+    with any_error_as(UndecodablePixels, f"{keyword} cannot be read."):
+        return ds.get(keyword)

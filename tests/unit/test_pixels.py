@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydicom import config
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.sequence import Sequence
@@ -268,6 +270,24 @@ def test_a_frontal_picture_is_turned_to_have_the_head_up_and_the_left_side_right
     image = image_from(bare_image(RAMP, PatientOrientation=orientation))
     np.testing.assert_array_equal(image.pixels, straight[::rows, ::columns])
     assert (len(image.notes) == 2) == ((rows, columns) != (1, 1))
+
+
+def test_an_orientation_of_one_value_turns_nothing() -> None:
+    straight = image_from(bare_image(RAMP)).pixels
+    np.testing.assert_array_equal(image_from(bare_image(RAMP, PatientOrientation="RF")).pixels, straight)
+
+
+@pytest.mark.parametrize(("vr", "shape"), [("US", 12), ("FD", 1.5), ("OB", b"RECTANGULAR ")])
+def test_a_shutter_shape_that_is_no_text_is_no_shape(vr: str, shape: object) -> None:
+    ds = bare_image(RAMP)
+    ds[0x00181600] = DataElement(0x00181600, vr, shape, validation_mode=config.IGNORE)
+    np.testing.assert_array_equal(image_from(ds).pixels, image_from(bare_image(RAMP)).pixels)
+
+
+def test_a_circular_shutter_too_far_out_for_a_float_is_ignored() -> None:
+    ds = bare_image(RAMP, ShutterShape="CIRCULAR", RadiusOfCircularShutter=2)
+    ds[0x00181610] = DataElement(0x00181610, "US", [10**400, 1], validation_mode=config.IGNORE)
+    assert "shutter circular ignored: not within the image" in image_from(ds).notes
 
 
 # --- codestreams ---

@@ -1,0 +1,33 @@
+"""What foreign code raises comes out as one of our own errors, without its text."""
+
+import warnings
+
+import pytest
+
+from dicom_io.errors import InvalidObject, NotDicom
+from dicom_io.foreign import any_error_as
+
+
+@pytest.mark.parametrize("raised", [ValueError, AttributeError, StopIteration, RecursionError, MemoryError, InvalidObject])
+def test_anything_raised_becomes_the_wanted_error_naming_its_type_but_not_its_text(raised: type[Exception]) -> None:
+    with pytest.raises(NotDicom) as caught, any_error_as(NotDicom, "It is broken ({})."):
+        raise raised("Doe^Jane")
+    assert str(caught.value) == f"It is broken ({raised.__name__})."
+    assert isinstance(caught.value.__cause__, raised)
+
+
+def test_the_wanted_error_and_those_let_through_pass_as_they_are() -> None:
+    for error in (NotDicom("Too large."), FileNotFoundError("gone")):
+        with pytest.raises(type(error)) as caught, any_error_as(NotDicom, "It is broken.", but=(FileNotFoundError,)):
+            raise error
+        assert caught.value is error
+
+
+def test_an_interrupt_is_not_held_back() -> None:
+    with pytest.raises(KeyboardInterrupt), any_error_as(NotDicom, "It is broken."):
+        raise KeyboardInterrupt
+
+
+def test_warnings_that_may_quote_a_patient_are_silent_meanwhile() -> None:
+    with any_error_as(NotDicom, "It is broken."):
+        warnings.warn("Invalid value for VR PN: 'Doe^Jane'", stacklevel=1)
