@@ -51,6 +51,7 @@ PREFERRED_SYNTAXES: tuple[str, ...] = (
 )
 _MAX_PDU_BYTES = 128 * 1024
 _GRACE_SECONDS = 5.0
+_STALL_SECONDS = 20.0
 
 # Private and future storage classes are kept too. pynetdicom offers this only as a switch for the whole process.
 _config.UNRESTRICTED_STORAGE_SERVICE = True
@@ -147,7 +148,7 @@ def listen(
         (settings.host, settings.port),
         block=False,
         evt_handlers=[
-            (evt.EVT_CONN_OPEN, send_at_once),
+            (evt.EVT_CONN_OPEN, tune_socket),
             (evt.EVT_REQUESTED, _prefer_syntaxes),
             (evt.EVT_REJECTED, rejected),
             (evt.EVT_C_STORE, store),
@@ -169,12 +170,18 @@ def _prefer_syntaxes(event: evt.Event) -> None:
         context.transfer_syntax = [*preferred_order(context.transfer_syntax)]
 
 
-def send_at_once(event: evt.Event) -> None:
-    """Turn Nagle's algorithm off: it holds small messages back for the peer's delayed ACK, 40 ms an object."""
+def tune_socket(event: evt.Event) -> None:
+    """Send at once, and wait for no peer for ever.
+
+    Nagle's algorithm holds small messages back for the peer's delayed ACK, 40 ms an object. And pynetdicom takes the timeout
+    off a connected socket: a peer that stops in the middle of a PDU, or stops reading, would hold its association for good.
+    """
     transport = event.assoc.dul.socket
     if transport is not None and transport.socket is not None:
         with suppress(OSError):
             transport.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            transport.socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            transport.socket.settimeout(_STALL_SECONDS)
 
 
 def _request_of(event: evt.Event) -> StoreRequest:

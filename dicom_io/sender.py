@@ -13,7 +13,7 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # m
 
 from dicom_io.errors import DicomError, PeerBusy, PeerRefused, PeerUnavailable
 from dicom_io.foreign import any_error_as
-from dicom_io.listener import send_at_once
+from dicom_io.listener import tune_socket
 from dicom_io.status import means_later, means_stored
 from dicom_io.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicom_io.values import Peer, SOPClassUID, TransferSyntaxUID
@@ -107,7 +107,7 @@ def _association(ae: AE, peer: Peer) -> Iterator[Association]:
         peer.port,
         ae_title=peer.ae_title,
         max_pdu=_MAX_PDU_BYTES,
-        evt_handlers=[(evt.EVT_CONN_OPEN, send_at_once)],
+        evt_handlers=[(evt.EVT_CONN_OPEN, tune_socket)],
     )
     if assoc.is_rejected:
         primitive = assoc.acceptor.primitive

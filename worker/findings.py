@@ -42,7 +42,7 @@ def triage_of(answers: Iterable[Answer]) -> Triage:
 
 def result_key(study: AnalysedStudy) -> str:
     """One name for one result: these bytes of these images of this study, by these weights with these parameters."""
-    parts: list[str] = [study.study_uid]
+    parts: list[str] = [study.study_uid, study.triage]
     for image in study.images:
         assert image.answer is not None  # noqa: S101  an analysed study holds only images with an answer
         model = image.answer.model
@@ -52,10 +52,17 @@ def result_key(study: AnalysedStudy) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def study_findings(study: AnalysedStudy, *, predecessor: ObjectReference | None) -> StudyFindings:
-    """Put an analysed study into the words and codes of its reports."""
+def study_findings(study: AnalysedStudy, *, name: str, predecessor: ObjectReference | None) -> StudyFindings:
+    """Put an analysed study into the words and codes of its reports.
+
+    The level is the study's, which never falls: where an earlier result asked for a higher one, the impression says so.
+
+    Parameters
+    ----------
+    name
+        What the UIDs of the reports are derived from.
+    """
     answers = [image.answer for image in study.images if image.answer is not None]
-    triage = triage_of(answers)
     return StudyFindings(
         images=tuple(
             ImageFindings(path=image.instance.path, findings=_class_findings(image.answer))
@@ -63,10 +70,10 @@ def study_findings(study: AnalysedStudy, *, predecessor: ObjectReference | None)
             if image.answer is not None
         ),
         algorithm=_algorithm(answers[0]),
-        assessment=ASSESSMENTS[triage],
-        impression=_impression(answers, triage),
+        assessment=ASSESSMENTS[study.triage],
+        impression=_impression(answers, study.triage),
         analysed_at=study.analysed_at.astimezone(),  # documents carry local time
-        result_key=result_key(study),
+        result_key=name,
         predecessor=predecessor,
     )
 
@@ -101,7 +108,8 @@ def _impression(answers: list[Answer], triage: Triage) -> str:
     highest = {label: max(answer.probabilities[label] for answer in answers) for label in sorted(answers[0].probabilities)}
     numbers = ", ".join(f"{label} {probability:.0%}" for label, probability in highest.items())
     images = "1 image" if len(answers) == 1 else f"{len(answers)} images, highest of each"
-    return f"AI triage {triage.value}: {words} ({numbers}; {images})."
+    kept = "" if triage_of(answers) is triage else ", kept from an earlier result"
+    return f"AI triage {triage.value}{kept}: {words} ({numbers}; {images})."
 
 
 def most_urgent(study: AnalysedStudy) -> int:

@@ -17,13 +17,13 @@ import structlog
 from cxr_models.errors import ModelError
 from dicom_io.errors import Permanent as PermanentDicomError
 from dicom_io.part10 import StoreRequest, identify
-from dicom_io.status import StoreStatus, status_of
 from dicom_io.values import SOPClassUID
 from worker.db import analyses, arrivals, reports, studies
 from worker.db.arrivals import Arrival
 from worker.db.database import Database
 from worker.engine import Engine
 from worker.errors import DatabaseUnavailable
+from worker.findings import result_key
 from worker.log import traceback_of
 from worker.retry import MAX_ATTEMPTS, next_attempt
 from worker.settings import Destination, Settings
@@ -68,7 +68,7 @@ def receive(request: StoreRequest, parts: Parts) -> None:
     identity = identify(request)
     file = describe(request)
     with parts.database.read() as connection:
-        known = arrivals.is_known(connection, sop_instance_uid=identity.sop_instance_uid, sha256=file.sha256)
+        known = arrivals.is_newest(connection, sop_instance_uid=identity.sop_instance_uid, sha256=file.sha256)
     if known and (parts.data_dir / file.path).exists():
         return
     store(request, file, data_dir=parts.data_dir, receiver=parts.settings.dicom.ae_title)
@@ -180,7 +180,7 @@ def record(outcome: StudyOutcome, parts: Parts) -> None:
 def report_studies(parts: Parts) -> int:
     """Make the reports of analysed studies and queue them for every destination."""
     with parts.database.read() as connection:
-        due = analyses.analysed(connection, limit=STUDIES_AT_ONCE, data_dir=parts.data_dir)
+        due = analyses.analysed(connection, now=parts.clock(), limit=STUDIES_AT_ONCE, data_dir=parts.data_dir)
     return sum(_report(study, parts) for study in due)
 
 
@@ -188,34 +188,61 @@ def _report(study: AnalysedStudy, parts: Parts) -> bool:
     try:
         for sop_class, receivers in wanted(parts.settings.destinations).items():
             report(study, sop_class, receivers, parts)
-        state, reason = StudyState.REPORTED, None
     except PermanentDicomError as error:
-        state, reason = StudyState.FAILED, f"The report cannot be made: {error}"
-    except Exception as error:
-        if isinstance(error, DatabaseUnavailable) or status_of(error) is StoreStatus.OUT_OF_RESOURCES:
-            raise  # no space or no database: the report stays due
-        state, reason = StudyState.FAILED, f"Internal error in the report: {type(error).__name__} at {traceback_of(error)}"
+        return _conclude_report(study, StudyState.FAILED, f"The report cannot be made: {error}", parts)
+    except DatabaseUnavailable:
+        raise
+    except Exception as error:  # noqa: BLE001  the step's boundary: one study's report must not hold up the others
+        where = traceback_of(error)
+        log.error("report.failed", study_id=study.id, error=type(error).__name__, where=where)  # noqa: TRY400  no values
+        reason = f"The report could not be made: {type(error).__name__} at {where}."
+        return _report_later(study, reason, parts)
+    return _conclude_report(study, StudyState.REPORTED, None, parts)
+
+
+def _report_later(study: AnalysedStudy, reason: str, parts: Parts) -> bool:
+    """Put a report off that could not be made, a full disk for one, or give it up after the last attempt."""
+    again_at = next_attempt(study.attempts + 1, now=parts.clock())
+    if again_at is None:
+        return _conclude_report(study, StudyState.FAILED, f"{reason} Given up after {study.attempts + 1} attempts.", parts)
     with parts.database.write() as connection:
+        analyses.postpone_report(connection, study, until=again_at, reason=reason)
+    return False
+
+
+def _conclude_report(study: AnalysedStudy, state: StudyState, reason: str | None, parts: Parts) -> bool:
+    with parts.database.write() as connection:
+        studies.hold(connection, study.id)
         moved = studies.advance_state(connection, study, state, reason=reason, now=parts.clock())
-        if moved and reports.nothing_pending(connection, study.id):
+        if moved and reports.all_delivered(connection, study.id):
             studies.mark_delivered(connection, study.id, now=parts.clock())
     if moved:
-        log.info("study.reported" if state is StudyState.REPORTED else "report.failed", study_id=study.id, triage=study.triage)
+        log.info("study.concluded", state=state, study_id=study.id, triage=study.triage)
     return moved
 
 
 def report(study: AnalysedStudy, sop_class: SOPClassUID, receivers: tuple[str, ...], parts: Parts) -> None:
-    """Make one object of a study, once: the same result has the same UID and is never made again."""
+    """Make one object of a study, once: the newest report that tells this very result is not made again.
+
+    A result that comes back after another one was reported (a model changed and changed back, a film corrected and sent as
+    before) is told again, by a report that names the one in between: what the PACS has last is what the database says.
+    """
+    key = result_key(study)
     with parts.database.read() as connection:
-        predecessor = reports.newest(connection, study.id, sop_class)
-    ds = build(study, sop_class, predecessor=predecessor)
-    with parts.database.read() as connection:
-        known = reports.find(connection, ds.SOPInstanceUID)
-    made = None if known is not None else keep(ds, data_dir=parts.data_dir)
+        newest = reports.newest(connection, study.id, sop_class)
+        told_before = reports.was_made(connection, study.id, sop_class, key)
+    made = None
+    if newest is None or newest.result_key != key:
+        name = f"{key} after {newest.reference.sop_instance_uid}" if newest is not None and told_before else key
+        ds = build(study, sop_class, name=name, predecessor=newest.reference if newest is not None else None)
+        made = keep(ds, result_key=key, data_dir=parts.data_dir)
     with parts.database.write() as connection:
-        report_id = known if made is None else reports.add(connection, study, made, now=parts.clock())
-        if report_id is not None:
-            reports.queue(connection, report_id, receivers, now=parts.clock())
+        if studies.hold(connection, study.id) != (StudyState.ANALYSED, study.generation):
+            return  # an image came meanwhile: this result is not sent
+        if made is not None:
+            reports.queue(connection, reports.add(connection, study, made, now=parts.clock()), receivers, now=parts.clock())
+        elif newest is not None:
+            reports.queue(connection, newest.id, receivers, now=parts.clock())
 
 
 def deliver_reports(destination: Destination, parts: Parts) -> int:
@@ -246,8 +273,14 @@ def deliver_reports(destination: Destination, parts: Parts) -> int:
     return delivered
 
 
-def reprocess_outdated(parts: Parts, model: ModelIdentity, *, limit: int) -> int:
+def reprocess_outdated(parts: Parts, model: ModelIdentity) -> int:
     """Make studies due again whose newest predictions are by other weights than these; answer how many."""
-    with parts.database.write() as connection:
-        outdated = studies.answered_by_another_model(connection, model, limit=limit)
-        return studies.analyse_again(connection, outdated, now=parts.clock(), why=f"active model {model.name} {model.version}")
+    count = 0
+    while True:  # some at a time: a sender must not wait for a long transaction
+        with parts.database.write() as connection:
+            outdated = studies.answered_by_another_model(connection, model, limit=STUDIES_AT_ONCE)
+            why = f"active model {model.name} {model.version}"
+            again = studies.analyse_again(connection, outdated, now=parts.clock(), why=why)
+        count += again
+        if again == 0:
+            return count

@@ -11,5 +11,9 @@ def next_attempt(attempts: int, *, now: datetime) -> datetime | None:
     """When to try again after a number of failed attempts (1 or more), or None when it is time to give up."""
     if attempts >= MAX_ATTEMPTS:
         return None
-    delay = FIRST_DELAY * (1 << (attempts - 1))
-    return now + min(delay, LONGEST_DELAY)
+    return now + delay_after(attempts)
+
+
+def delay_after(attempts: int) -> timedelta:
+    """How long to wait after a number of failed attempts (1 or more)."""
+    return min(FIRST_DELAY * (1 << min(attempts - 1, 16)), LONGEST_DELAY)

@@ -12,7 +12,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.cron import CronTrigger
 
 from worker import pipeline
-from worker.db import reports, studies
+from worker.db import analyses, reports, studies
 from worker.log import traceback_of
 from worker.models import active_identity
 from worker.pipeline import Parts
@@ -22,7 +22,6 @@ log = structlog.get_logger()
 
 STUDIES = "studies"
 NIGHTLY = "nightly"
-NIGHTLY_LIMIT = 100_000
 
 
 class Schedule:
@@ -52,7 +51,9 @@ class Schedule:
             )
 
     def start(self) -> None:
-        """Start the jobs, each at once."""
+        """Start the jobs, each at once. What a runner before this one had claimed is due again."""
+        with self._parts.database.write() as connection:
+            analyses.release(connection)
         self._scheduler.start()
 
     def close(self) -> None:
@@ -111,7 +112,7 @@ class Schedule:
     def _reprocess(self) -> None:
         with self._parts.database.read() as connection:
             model = active_identity(connection, self._parts.settings.inference)
-        count = pipeline.reprocess_outdated(self._parts, model, limit=NIGHTLY_LIMIT)
+        count = pipeline.reprocess_outdated(self._parts, model)
         log.info("nightly.reprocess", count=count)
         if count:
             self.wake()

@@ -119,8 +119,9 @@ class Waker:
 
     def __call__(self) -> None:
         """Wake it."""
-        if self.schedule is not None:
-            self.schedule.wake()
+        schedule = self.schedule  # the runner may take it away meanwhile
+        if schedule is not None:
+            schedule.wake()
 
 
 def receiver(parts: Parts, *, arrived: Callable[[], None]) -> Listener:

@@ -7,7 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import NewType
 
-from dicom_io.values import SeriesUID, SOPClassUID, SOPInstanceUID, StudyUID
+from dicom_io.values import ObjectReference, SeriesUID, SOPClassUID, SOPInstanceUID, StudyUID
 
 StudyId = NewType("StudyId", int)
 InstanceId = NewType("InstanceId", int)
@@ -43,6 +43,8 @@ class DeliveryState(StrEnum):
     """The destination answered that it keeps the object."""
     FAILED = "failed"
     """Given up after the last attempt; `deliveries retry` queues it again."""
+    SUPERSEDED = "superseded"
+    """Not sent any more: a newer report of the study, or another patient's image, came before it was."""
 
 
 class ReportKind(StrEnum):
@@ -167,10 +169,20 @@ class AnalysedStudy:
     id: StudyId
     study_uid: StudyUID
     generation: int
+    attempts: int
     analysed_at: datetime
     triage: Triage
     images: tuple[ImageOutcome, ...]
     """Only those with an answer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownReport:
+    """A report that is in the database."""
+
+    id: ReportId
+    reference: ObjectReference
+    result_key: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,6 +193,8 @@ class MadeReport:
     sop_instance_uid: SOPInstanceUID
     sop_class_uid: SOPClassUID
     series_uid: SeriesUID
+    result_key: str
+    """Which result it tells; two reports tell the same one where another came in between."""
     path: Path
     """Relative to the data folder."""
 

@@ -46,6 +46,7 @@ def run() -> None:
             id=StudyId(1),
             study_uid=StudyUID(ds.StudyInstanceUID),
             generation=1,
+            attempts=0,
             analysed_at=datetime.now(UTC),
             triage=Triage.HIGH,
             images=(image,),
@@ -55,7 +56,9 @@ def run() -> None:
             "header and pixels": _median(lambda: image_from(read_header(path))),
             "prepare": _median(lambda: predictor.prepare(pixels)),
             "predict": _median(lambda: predictor.predict([tensor])),
-            "report, written durably": _median(lambda: keep(build(study, sop_class, predecessor=None), data_dir=folder)),
+            "report, written durably": _median(
+                lambda: keep(build(study, sop_class, name="bench", predecessor=None), result_key="bench", data_dir=folder)
+            ),
         }
     total = sum(stages.values())
     print(f"one 2500x2048 film, uncompressed, lenet5: {total * 1000:.0f} ms, of which")

@@ -27,8 +27,9 @@ def _study(*answers: Answer) -> AnalysedStudy:
         id=StudyId(1),
         study_uid=StudyUID("1.2"),
         generation=1,
+        attempts=0,
         analysed_at=NOON,
-        triage=Triage.NONE,
+        triage=triage_of(answers),
         images=tuple(_image(answer, number) for number, answer in enumerate(answers, start=1)),
     )
 
@@ -53,9 +54,8 @@ def test_no_answer_is_no_triage_level() -> None:
 
 def test_the_same_result_has_the_same_key() -> None:
     study = _study(answer_for("Normal"))
-    assert result_key(study) == result_key(
-        replace(study, generation=7, analysed_at=NOON.replace(year=2040), triage=Triage.HIGH)
-    )
+    assert result_key(study) == result_key(replace(study, generation=7, analysed_at=NOON.replace(year=2040)))
+    assert result_key(study) != result_key(replace(study, triage=Triage.HIGH)), "another level is another report"
 
 
 @pytest.mark.parametrize(
@@ -75,19 +75,19 @@ def test_whatever_may_change_a_result_changes_its_key(other: AnalysedStudy) -> N
 
 
 def test_the_impression_names_findings_level_and_highest_probabilities() -> None:
-    findings = study_findings(_study(answer_for("Normal"), answer_for("COVID-19")), predecessor=None)
+    findings = study_findings(_study(answer_for("Normal"), answer_for("COVID-19")), name="key", predecessor=None)
     assert findings.impression == (
         "AI triage urgent: COVID-19 suspected (COVID-19 80%, Normal 80%, Pneumonia 10%; 2 images, highest of each)."
     )
 
 
 def test_the_impression_of_a_normal_image_flags_nothing() -> None:
-    findings = study_findings(_study(answer_for("Normal")), predecessor=None)
+    findings = study_findings(_study(answer_for("Normal")), name="key", predecessor=None)
     assert findings.impression == "AI triage routine: no finding flagged (COVID-19 10%, Normal 80%, Pneumonia 10%; 1 image)."
 
 
 def test_the_report_names_weights_temperature_and_thresholds() -> None:
-    algorithm = study_findings(_study(answer_for("Normal")), predecessor=None).algorithm
+    algorithm = study_findings(_study(answer_for("Normal")), name="key", predecessor=None).algorithm
     assert (algorithm.name, algorithm.version) == ("fake", "1.0")
     assert algorithm.parameters == (
         f"weights sha256 {model_identity().weights_sha256}",

@@ -1,12 +1,19 @@
 """``cxr-worker reprocess``: analyse studies again."""
 
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from worker.cli.options import Config, database_of
 from worker.errors import ConfigurationError, NoSuchStudy
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from worker.values import StudyId
+
+_AT_ONCE = 64
 
 
 def reprocess(
@@ -20,21 +27,31 @@ def reprocess(
     """Analyse studies again with the active model; a new result supersedes the old one, an equal one is not sent twice."""
     from worker.db import studies
     from worker.models import active_identity
-    from worker.values import StudyId, StudyState
+    from worker.values import StudyState
 
     if sum((bool(study_uids), outdated, failed)) != 1:
         raise ConfigurationError("reprocess: name study UIDs, or --outdated, or --failed.")
-    with database_of(config) as (settings, database), database.write() as connection:
-        if outdated:
-            model = active_identity(connection, settings.inference)
-            chosen = studies.answered_by_another_model(connection, model, limit=100_000)
-        elif failed:
-            chosen = studies.in_state(connection, StudyState.FAILED)
-        else:
-            found = {uid: studies.find(connection, uid) for uid in study_uids or []}
-            missing = [uid for uid, study_id in found.items() if study_id is None]
-            if missing:
-                raise NoSuchStudy(f"No study {missing[0]} was received: 'cxr-worker studies list' shows those that were.")
-            chosen = [StudyId(study_id) for study_id in found.values() if study_id is not None]
-        count = studies.analyse_again(connection, chosen, now=datetime.now(UTC), why="asked by the operator")
+    with database_of(config) as (settings, database):
+        with database.read() as connection:
+            if outdated:
+                chosen = studies.answered_by_another_model(connection, active_identity(connection, settings.inference))
+            elif failed:
+                chosen = studies.in_state(connection, StudyState.FAILED)
+            else:
+                chosen = [_found(connection, uid) for uid in study_uids or []]
+        count = 0
+        for piece in (
+            chosen[first : first + _AT_ONCE] for first in range(0, len(chosen), _AT_ONCE)
+        ):  # a sender must not wait for a long transaction
+            with database.write() as connection:
+                count += studies.analyse_again(connection, piece, now=datetime.now(UTC), why="asked by the operator")
     print(f"{count} of {len(chosen)} studies are due again.")
+
+
+def _found(connection: "Connection", study_uid: str) -> "StudyId":
+    from worker.db import studies
+
+    study_id = studies.find(connection, study_uid)
+    if study_id is None:
+        raise NoSuchStudy(f"No study {study_uid} was received: 'cxr-worker studies list' shows those that were.")
+    return study_id

@@ -9,6 +9,8 @@ from sqlalchemy import ColumnElement, Connection, RowMapping, and_, insert, or_,
 from dicom_io.values import SOPInstanceUID, StudyUID
 from worker.db import events
 from worker.db.schema import instances, predictions, studies
+from worker.db.studies import triage_rank
+from worker.retry import FIRST_DELAY, LONGEST_DELAY, delay_after
 from worker.values import (
     AnalysedStudy,
     Answer,
@@ -38,11 +40,17 @@ _ANSWER_COLUMNS = (
 
 
 def claim_ready(connection: Connection, *, now: datetime, limit: int, data_dir: Path) -> list[ReadyStudy]:
-    """Take studies due for their first attempt, oldest first, and count it before it is made: a crash counts too."""
+    """Take studies due for their first attempt, oldest first, and count it before it is made: a crash counts too.
+
+    What came in goes before what is analysed again: nobody waits for night work.
+    """
     chosen = (
-        select(studies).where(_due(now), studies.c.attempts == 0).order_by(studies.c.completed_at, studies.c.id).limit(limit)
+        select(studies)
+        .where(_due(now), studies.c.attempts == 0)
+        .order_by(studies.c.priority, studies.c.completed_at, studies.c.id)
+        .limit(limit)
     )
-    return [_claimed(connection, row, data_dir) for row in connection.execute(chosen).mappings().all()]
+    return [_claimed(connection, row, now, data_dir) for row in connection.execute(chosen).mappings().all()]
 
 
 def claim_tried(connection: Connection, *, now: datetime, data_dir: Path) -> ReadyStudy | None:
@@ -53,15 +61,25 @@ def claim_tried(connection: Connection, *, now: datetime, data_dir: Path) -> Rea
     order = (studies.c.attempts, studies.c.completed_at, studies.c.id)
     chosen = select(studies).where(_due(now), studies.c.attempts > 0).order_by(*order).limit(1)
     row = connection.execute(chosen).mappings().first()
-    return None if row is None else _claimed(connection, row, data_dir)
+    return None if row is None else _claimed(connection, row, now, data_dir)
 
 
-def _due(now: datetime) -> ColumnElement[bool]:
-    return and_(studies.c.state == StudyState.READY, or_(studies.c.next_attempt_at.is_(None), studies.c.next_attempt_at <= now))
+def release(connection: Connection) -> None:
+    """Make every study due at once: whoever had claimed one is gone."""
+    connection.execute(update(studies).where(studies.c.next_attempt_at.is_not(None)).values(next_attempt_at=None))
 
 
-def _claimed(connection: Connection, row: RowMapping, data_dir: Path) -> ReadyStudy:
-    connection.execute(update(studies).where(studies.c.id == row["id"]).values(attempts=row["attempts"] + 1))
+def _due(now: datetime, state: StudyState = StudyState.READY) -> ColumnElement[bool]:
+    # A moment further ahead than any delay was set by a clock that ran ahead.
+    moment, never = studies.c.next_attempt_at, now + LONGEST_DELAY + FIRST_DELAY
+    return and_(studies.c.state == state, or_(moment.is_(None), moment <= now, moment > never))
+
+
+def _claimed(connection: Connection, row: RowMapping, now: datetime, data_dir: Path) -> ReadyStudy:
+    # The next attempt is set before this one is made: if nobody can write down what becomes of it, it waits all the same.
+    lease = now + delay_after(row["attempts"] + 1)
+    values = {"attempts": row["attempts"] + 1, "next_attempt_at": lease}
+    connection.execute(update(studies).where(studies.c.id == row["id"]).values(**values))
     return ReadyStudy(
         id=StudyId(row["id"]),
         study_uid=StudyUID(row["study_uid"]),
@@ -103,12 +121,17 @@ def record_outcome(connection: Connection, outcome: StudyOutcome, conclusion: Co
         connection.execute(
             update(instances)
             .where(instances.c.id == image.instance.id)
-            .values(eligible=image.eligible, reason_code=image.reason_code, reason=image.reason)
+            .values(eligible=image.eligible, reason_code=image.reason_code, reason=image.reason, **_conflict(image))
         )
         if image.answer is not None:
             _add_prediction(connection, study, image.instance.id, image.answer, now)
     events.add(connection, conclusion.state.value, at=now, study_id=study.id, detail=conclusion.reason or "")
     return True
+
+
+def _conflict(image: ImageOutcome) -> dict[str, bool]:
+    """A repetition in another encoding turned out to be no other content."""
+    return {"conflict": False} if image.reason_code == "repeated" else {}
 
 
 def _add_prediction(connection: Connection, study: ReadyStudy, instance_id: InstanceId, answer: Answer, now: datetime) -> None:
@@ -131,23 +154,31 @@ def _add_prediction(connection: Connection, study: ReadyStudy, instance_id: Inst
     )
 
 
-def analysed(connection: Connection, *, limit: int, data_dir: Path) -> list[AnalysedStudy]:
-    """Studies whose reports are due, the most urgent first."""
-    rows = connection.execute(
-        select(studies).where(studies.c.state == StudyState.ANALYSED).order_by(studies.c.analysed_at, studies.c.id).limit(limit)
-    ).mappings()
-    found = [
+def analysed(connection: Connection, *, now: datetime, limit: int, data_dir: Path) -> list[AnalysedStudy]:
+    """Studies whose reports are due, the most urgent first, night work after all."""
+    order = (studies.c.priority, triage_rank().desc(), studies.c.analysed_at, studies.c.id)
+    rows = connection.execute(select(studies).where(_due(now, StudyState.ANALYSED)).order_by(*order).limit(limit)).mappings()
+    return [
         AnalysedStudy(
             id=StudyId(row["id"]),
             study_uid=StudyUID(row["study_uid"]),
             generation=row["generation"],
+            attempts=row["attempts"],
             analysed_at=row["analysed_at"],
             triage=Triage(row["triage"]),
             images=_answered_images(connection, StudyId(row["id"]), row["generation"], data_dir),
         )
         for row in rows.all()
     ]
-    return sorted(found, key=lambda study: -study.triage.rank)
+
+
+def postpone_report(connection: Connection, study: AnalysedStudy, *, until: datetime, reason: str) -> None:
+    """Try to make a study's reports again later."""
+    connection.execute(
+        update(studies)
+        .where(studies.c.id == study.id, studies.c.generation == study.generation, studies.c.state == StudyState.ANALYSED)
+        .values(attempts=study.attempts + 1, next_attempt_at=until, reason=reason)
+    )
 
 
 def _same_generation(study: ReadyStudy, state: StudyState) -> Any:
@@ -155,9 +186,7 @@ def _same_generation(study: ReadyStudy, state: StudyState) -> Any:
 
 
 def _instances_of(connection: Connection, study_id: StudyId, data_dir: Path) -> tuple[StoredInstance, ...]:
-    rows = connection.execute(
-        select(instances).where(instances.c.study_id == study_id).order_by(instances.c.received_at, instances.c.id)
-    ).mappings()
+    rows = connection.execute(select(instances).where(instances.c.study_id == study_id).order_by(instances.c.turn)).mappings()
     return tuple(_instance(row, data_dir) for row in rows)
 
 

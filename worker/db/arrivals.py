@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, RowMapping, exists, select, update
+from sqlalchemy import Connection, RowMapping, exists, func, select, update
 
 from dicom_io.part10 import Identity
 from dicom_io.values import SOPInstanceUID
-from worker.db import events
+from worker.db import events, reports
 from worker.db.database import insert_if_absent
 from worker.db.schema import instances, studies
 from worker.values import StoredFile, StudyId, StudyState
@@ -25,19 +25,25 @@ class Arrival:
     at: datetime
 
 
-def is_known(connection: Connection, *, sop_instance_uid: SOPInstanceUID, sha256: str) -> bool:
-    """Whether these very bytes were received before."""
-    known = exists().where(instances.c.sop_instance_uid == sop_instance_uid, instances.c.sha256 == sha256)
-    return bool(connection.execute(select(known)).scalar_one())
+def is_newest(connection: Connection, *, sop_instance_uid: SOPInstanceUID, sha256: str) -> bool:
+    """Whether these very bytes are the last that came under their SOP Instance UID."""
+    last = select(instances.c.sha256).where(instances.c.sop_instance_uid == sop_instance_uid).order_by(instances.c.turn.desc())
+    return connection.execute(last.limit(1)).scalar() == sha256
 
 
 def add_arrival(connection: Connection, arrival: Arrival) -> None:
-    """Enter an object: the study if it is new, the instance unless its bytes are known, and the study reopened."""
+    """Enter an object: the study if it is new, the instance unless its bytes are known, and the study reopened.
+
+    Bytes that are known and were replaced since take their turn again: what the sender sent last counts.
+    """
     identity = arrival.identity
     study_id = _study_of(connection, arrival)
     before = connection.execute(select(studies).where(studies.c.id == study_id).with_for_update()).mappings().one()
+    if is_newest(connection, sop_instance_uid=identity.sop_instance_uid, sha256=arrival.file.sha256):
+        return
     conflict = exists().where(instances.c.sop_instance_uid == identity.sop_instance_uid)
     in_conflict = bool(connection.execute(select(conflict)).scalar_one())
+    turn = connection.execute(select(func.coalesce(func.max(instances.c.turn), 0) + 1)).scalar_one()
     added = insert_if_absent(
         connection,
         instances,
@@ -56,12 +62,14 @@ def add_arrival(connection: Connection, arrival: Arrival) -> None:
             "calling_ae_title": arrival.calling_ae_title,
             "peer_address": arrival.peer_address,
             "received_at": arrival.at,
+            "turn": turn,
             "conflict": in_conflict,
         },
     )
     if added is None:
-        return
-    if in_conflict:
+        same = (instances.c.sop_instance_uid == identity.sop_instance_uid) & (instances.c.sha256 == arrival.file.sha256)
+        connection.execute(update(instances).where(same).values(turn=turn))
+    elif in_conflict:
         events.add(connection, "conflict", at=arrival.at, study_id=study_id, detail="Same SOP Instance UID, other content.")
     _reopen(connection, before, arrival)
 
@@ -93,12 +101,14 @@ def _reopen(connection: Connection, row: RowMapping, arrival: Arrival) -> None:
         events.add(connection, "reopened", at=arrival.at, study_id=study_id, detail=f"was {row['state']}")
     if row["patient_id"] != identity.patient_id:
         events.add(connection, "patient_changed", at=arrival.at, study_id=study_id, detail="An image with another Patient ID.")
+        reports.supersede(connection, study_id, why="An image with another Patient ID came before this was sent.")
     connection.execute(
         update(studies)
         .where(studies.c.id == study_id)
         .values(
             state=StudyState.ARRIVING,
             reason=None,
+            priority=0,
             attempts=0,
             next_attempt_at=None,
             last_received_at=arrival.at,

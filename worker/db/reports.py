@@ -4,24 +4,26 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Connection, exists, func, or_, select, update
 
 from dicom_io.values import ObjectReference, SeriesUID, SOPClassUID, SOPInstanceUID
-from worker.db import events, studies
+from worker.db import events, schema, studies
 from worker.db.database import insert_if_absent
 from worker.db.schema import deliveries, reports
+from worker.retry import FIRST_DELAY, LONGEST_DELAY
 from worker.values import (
     AnalysedStudy,
     DeliveryId,
     DeliveryState,
     DueDelivery,
+    KnownReport,
     MadeReport,
     ReportId,
     StudyId,
 )
 
 
-def newest(connection: Connection, study_id: StudyId, sop_class_uid: str) -> ObjectReference | None:
+def newest(connection: Connection, study_id: StudyId, sop_class_uid: str) -> KnownReport | None:
     """The report of a class that a new one would supersede."""
     row = (
         connection.execute(
@@ -35,21 +37,37 @@ def newest(connection: Connection, study_id: StudyId, sop_class_uid: str) -> Obj
     )
     if row is None:
         return None
-    return ObjectReference(
+    reference = ObjectReference(
         sop_class_uid=SOPClassUID(row["sop_class_uid"]),
         sop_instance_uid=SOPInstanceUID(row["sop_instance_uid"]),
         series_uid=SeriesUID(row["series_uid"]),
     )
+    return KnownReport(id=ReportId(row["id"]), reference=reference, result_key=row["result_key"])
 
 
-def find(connection: Connection, sop_instance_uid: str) -> ReportId | None:
-    """The report with this UID, if it was made before."""
-    found = connection.execute(select(reports.c.id).where(reports.c.sop_instance_uid == sop_instance_uid)).scalar()
-    return None if found is None else ReportId(found)
+def was_made(connection: Connection, study_id: StudyId, sop_class_uid: str, result_key: str) -> bool:
+    """Whether a report of this class was made of this very result, whatever came since."""
+    same = exists().where(
+        reports.c.study_id == study_id, reports.c.sop_class_uid == sop_class_uid, reports.c.result_key == result_key
+    )
+    return bool(connection.execute(select(same)).scalar_one())
+
+
+def supersede(connection: Connection, study_id: StudyId, *, why: str, sop_class_uid: str | None = None) -> None:
+    """Send no more of what a study's destinations still wait for, of one class or of all."""
+    outdated = select(reports.c.id).where(reports.c.study_id == study_id)
+    if sop_class_uid is not None:
+        outdated = outdated.where(reports.c.sop_class_uid == sop_class_uid)
+    connection.execute(
+        update(deliveries)
+        .where(deliveries.c.report_id.in_(outdated), deliveries.c.state.in_([DeliveryState.PENDING, DeliveryState.FAILED]))
+        .values(state=DeliveryState.SUPERSEDED, last_error=why)
+    )
 
 
 def add(connection: Connection, study: AnalysedStudy, report: MadeReport, *, now: datetime) -> ReportId:
-    """Enter a report, once."""
+    """Enter a new report; what was not sent of the class's older ones is not sent any more."""
+    supersede(connection, study.id, sop_class_uid=report.sop_class_uid, why="A newer report came before this one was sent.")
     added = insert_if_absent(
         connection,
         reports,
@@ -60,33 +78,41 @@ def add(connection: Connection, study: AnalysedStudy, report: MadeReport, *, now
             "sop_instance_uid": report.sop_instance_uid,
             "sop_class_uid": report.sop_class_uid,
             "series_uid": report.series_uid,
+            "result_key": report.result_key,
             "path": str(report.path),
             "made_at": now,
         },
     )
-    found = added if added is not None else find(connection, report.sop_instance_uid)
-    if found is None:
-        raise LookupError("the report is neither new nor known")
-    return ReportId(found)
+    if added is None:
+        raise LookupError("a report with this UID is there already")
+    return ReportId(added)
 
 
 def queue(connection: Connection, report_id: ReportId, destinations: Sequence[str], *, now: datetime) -> None:
-    """Make a report due at each destination, once."""
+    """Make a report due at each destination, once; where it was taken back and is the newest again, it is due again."""
     for destination in destinations:
-        insert_if_absent(connection, deliveries, {"report_id": report_id, "destination": destination, "next_attempt_at": now})
+        row = {"report_id": report_id, "destination": destination, "next_attempt_at": now}
+        if insert_if_absent(connection, deliveries, row) is None:
+            taken_back = (deliveries.c.report_id == report_id) & (deliveries.c.destination == destination)
+            connection.execute(
+                update(deliveries)
+                .where(taken_back, deliveries.c.state == DeliveryState.SUPERSEDED)
+                .values(state=DeliveryState.PENDING, attempts=0, next_attempt_at=now, last_error=None)
+            )
 
 
 def due(connection: Connection, destination: str, *, now: datetime, data_dir: Path, limit: int) -> list[DueDelivery]:
-    """What a destination should be sent now, the oldest report first."""
+    """What a destination should be sent now: the most urgent study first, night work last, each study's reports in order."""
     rows = connection.execute(
         select(deliveries.c.id, deliveries.c.attempts, reports.c.study_id, reports.c.path)
         .join(reports, reports.c.id == deliveries.c.report_id)
+        .join(schema.studies, schema.studies.c.id == reports.c.study_id)
         .where(
             deliveries.c.destination == destination,
             deliveries.c.state == DeliveryState.PENDING,
-            deliveries.c.next_attempt_at <= now,
+            or_(deliveries.c.next_attempt_at <= now, deliveries.c.next_attempt_at > now + LONGEST_DELAY + FIRST_DELAY),
         )
-        .order_by(reports.c.id)
+        .order_by(schema.studies.c.priority, studies.triage_rank().desc(), reports.c.id)
         .limit(limit)
     )
     return [
@@ -97,21 +123,22 @@ def due(connection: Connection, destination: str, *, now: datetime, data_dir: Pa
 
 def mark_delivered(connection: Connection, delivery: DueDelivery, *, now: datetime) -> None:
     """Note that a destination keeps a report, and the study delivered when it was the last."""
+    studies.hold(connection, delivery.study_id)  # two destinations that end at once must see each other
     connection.execute(
         update(deliveries)
         .where(deliveries.c.id == delivery.id)
         .values(state=DeliveryState.DELIVERED, attempts=delivery.attempts + 1, last_error=None, delivered_at=now)
     )
-    if nothing_pending(connection, delivery.study_id):
+    if all_delivered(connection, delivery.study_id):
         studies.mark_delivered(connection, delivery.study_id, now=now)
 
 
-def nothing_pending(connection: Connection, study_id: StudyId) -> bool:
-    """Whether a study's reports were to go somewhere and all have arrived."""
+def all_delivered(connection: Connection, study_id: StudyId) -> bool:
+    """Whether a study's reports were to go somewhere and all that were not superseded have arrived."""
     states = connection.execute(
         select(deliveries.c.state).join(reports, reports.c.id == deliveries.c.report_id).where(reports.c.study_id == study_id)
     ).scalars()
-    return set(states) == {DeliveryState.DELIVERED}
+    return set(states) - {DeliveryState.SUPERSEDED} == {DeliveryState.DELIVERED}
 
 
 def mark_undelivered(
@@ -124,7 +151,8 @@ def mark_undelivered(
         events.add(connection, "delivery_failed", at=now, study_id=delivery.study_id, detail=error)
     else:
         values = {**values, "next_attempt_at": next_attempt_at}
-    connection.execute(update(deliveries).where(deliveries.c.id == delivery.id).values(**values))
+    waiting = (deliveries.c.id == delivery.id) & (deliveries.c.state == DeliveryState.PENDING)
+    connection.execute(update(deliveries).where(waiting).values(**values))
 
 
 def count_undelivered(connection: Connection) -> dict[tuple[str, DeliveryState], int]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, exists, func, select, update
+from sqlalchemy import ColumnElement, Connection, case, exists, func, select, update
 
 from worker.db import events
 from worker.db.schema import predictions, studies
@@ -13,6 +13,7 @@ from worker.values import (
     ModelIdentity,
     StudyId,
     StudyState,
+    Triage,
 )
 
 
@@ -92,7 +93,7 @@ def analyse_again(connection: Connection, study_ids: Sequence[StudyId], *, now: 
             .values(
                 state=StudyState.READY,
                 generation=studies.c.generation + 1,
-                completed_at=now,
+                priority=1,
                 attempts=0,
                 next_attempt_at=None,
                 reason=None,
@@ -104,7 +105,7 @@ def analyse_again(connection: Connection, study_ids: Sequence[StudyId], *, now: 
     return again
 
 
-def answered_by_another_model(connection: Connection, model: ModelIdentity, *, limit: int) -> list[StudyId]:
+def answered_by_another_model(connection: Connection, model: ModelIdentity, *, limit: int | None = None) -> list[StudyId]:
     """Reported studies whose newest predictions are by other weights than these, oldest first."""
     by_another = exists().where(
         predictions.c.study_id == studies.c.id,
@@ -126,6 +127,19 @@ def next_quiet_end(connection: Connection, *, quiet: timedelta) -> datetime | No
         select(func.min(studies.c.last_received_at)).where(studies.c.state == StudyState.ARRIVING)
     ).scalar_one()
     return None if first is None else first + quiet
+
+
+def triage_rank() -> ColumnElement[int]:
+    """The triage level as a number to sort by, the most urgent highest."""
+    return case({level.value: level.rank for level in Triage}, value=studies.c.triage)
+
+
+def hold(connection: Connection, study_id: StudyId) -> tuple[StudyState, int]:
+    """Lock a study for the rest of the transaction; answer its state and generation."""
+    row = connection.execute(
+        select(studies.c.state, studies.c.generation).where(studies.c.id == study_id).with_for_update()
+    ).one()
+    return StudyState(row.state), row.generation
 
 
 def find(connection: Connection, study_uid: str) -> StudyId | None:

@@ -31,22 +31,22 @@ def wanted(destinations: tuple[Destination, ...]) -> dict[SOPClassUID, tuple[str
     return {sop_class: tuple(names) for sop_class, names in receivers.items()}
 
 
-def build(study: AnalysedStudy, sop_class: SOPClassUID, *, predecessor: ObjectReference | None) -> Dataset:
-    """Make one object. Equal arguments give equal bytes.
+def build(study: AnalysedStudy, sop_class: SOPClassUID, *, name: str, predecessor: ObjectReference | None) -> Dataset:
+    """Make one object, its UIDs derived from a name. Equal arguments give equal bytes.
 
     Raises
     ------
     dicom_io.errors.Permanent
         The images do not allow a valid report.
     """
-    findings = study_findings(study, predecessor=predecessor)
+    findings = study_findings(study, name=name, predecessor=predecessor)
     if sop_class == _CAPTURE:
         shown = most_urgent(study)
         return build_capture(findings, image=shown, pixels=read_image(findings.images[shown].path).pixels)
     return build_structured_report(findings, sop_class=UID(sop_class))
 
 
-def keep(ds: Dataset, *, data_dir: Path) -> MadeReport:
+def keep(ds: Dataset, *, result_key: str, data_dir: Path) -> MadeReport:
     """Write an object durably, named by its UID."""
     encoded = BytesIO()
     dcmwrite(encoded, ds, enforce_file_format=True)
@@ -57,6 +57,7 @@ def keep(ds: Dataset, *, data_dir: Path) -> MadeReport:
         sop_instance_uid=SOPInstanceUID(ds.SOPInstanceUID),
         sop_class_uid=SOPClassUID(ds.SOPClassUID),
         series_uid=SeriesUID(ds.SeriesInstanceUID),
+        result_key=result_key,
         path=path,
     )
 
