@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 from dicom_io.errors import DicomError
 from dicom_io.quiet import quietly
+from dicom_io.status import is_transient
 
 
 @contextmanager
@@ -18,7 +19,7 @@ def any_error_as(wanted: type[DicomError], message: str, *, but: tuple[type[Exce
     message
         Its message; ``{}`` in it becomes the type of what was raised, whose own text may quote a patient's values.
     but
-        Errors that pass as they are, beside `wanted` itself.
+        Errors that pass as they are, beside `wanted` itself and what is the disk's fault: that may work later.
     """
     try:
         with quietly:
@@ -26,4 +27,6 @@ def any_error_as(wanted: type[DicomError], message: str, *, but: tuple[type[Exce
     except (wanted, *but):
         raise
     except Exception as error:  # parsers, conversions and decoders raise whatever a stranger's bytes provoke
+        if isinstance(error, OSError) and is_transient(error):
+            raise  # the disk's fault, not the bytes'
         raise wanted(message.replace("{}", type(error).__name__)) from error

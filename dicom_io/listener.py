@@ -129,6 +129,7 @@ def listen(
     ae.maximum_associations = settings.maximum_associations
     ae.require_calling_aet = list(settings.calling_ae_titles)
     ae.network_timeout = 60
+    ae.acse_timeout = _STALL_SECONDS
     ae.add_supported_context(Verification)
 
     def store(event: evt.Event) -> int:

@@ -156,7 +156,9 @@ def _uid(ds: Dataset, keyword: str) -> str:
 
 def _text(ds: Dataset, keyword: str, *, limit: int = 64) -> str:
     value = _value(ds, keyword)
-    return "" if value is None else str(value).strip().replace("\x00", "")[:limit]
+    # Half a surrogate pair, which a strange character set may leave, fits into no database.
+    text = "" if value is None else str(value).encode("utf-8", "replace").decode()
+    return text.strip().replace("\x00", "")[:limit]
 
 
 def _value(ds: Dataset, keyword: str) -> Any:

@@ -24,12 +24,15 @@ class StoreStatus(IntEnum):
 _TRANSIENT_ERRNO = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EROFS})
 
 
+def is_transient(error: BaseException) -> bool:
+    """Whether the same thing may work later: no space, no memory, no descriptor, a disk that fails to read."""
+    return isinstance(error, Retryable | MemoryError) or (isinstance(error, OSError) and error.errno in _TRANSIENT_ERRNO)
+
+
 def status_of(error: BaseException) -> StoreStatus:
     """From error to status: the one table."""
     match error:
-        case Retryable() | MemoryError():
-            return StoreStatus.OUT_OF_RESOURCES
-        case OSError() if error.errno in _TRANSIENT_ERRNO:
+        case _ if is_transient(error):
             return StoreStatus.OUT_OF_RESOURCES
         case InvalidObject():
             return StoreStatus.MISMATCH

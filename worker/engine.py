@@ -9,6 +9,7 @@ import torch
 from cxr_models.errors import Permanent as PermanentModelError
 from cxr_models.predict import Predictor
 from cxr_models.values import Card, Prediction
+from dicom_io.status import is_transient
 from worker.log import traceback_of
 from worker.steps.prepare import PreparedImage, prepare, undecodable
 from worker.steps.select import newest_contents, select
@@ -60,7 +61,10 @@ class LocalEngine:
             return selected if isinstance(selected, ImageOutcome) else prepare(selected, self.predictor.prepare)
         except FileNotFoundError:
             return undecodable(instance, "The received file is gone from the disk: send the image again.")
-        except Exception as error:  # noqa: BLE001  one image must not spoil its study, whatever it does to a decoder
+        except Exception as error:
+            if is_transient(error):
+                raise  # the study is tried again later
+            # One image must not spoil its study, whatever it does to a decoder.
             return undecodable(instance, f"Internal error: {type(error).__name__} at {traceback_of(error)}")
 
     def _answer(self, images: Sequence[PreparedImage]) -> Iterator[ImageOutcome]:

@@ -48,7 +48,7 @@ class ModelHolder:
     def __init__(self, database: Database, settings: InferenceSettings) -> None:
         self._database = database
         self._settings = settings
-        self._loaded: str | None = None
+        self._loaded: ModelIdentity | None = None
         self._engine: LocalEngine | None = None
 
     def engine(self) -> LocalEngine:
@@ -60,10 +60,11 @@ class ModelHolder:
             The active model cannot be loaded; the one before is not used in its place.
         """
         with self._database.read() as connection:
-            wanted = active_model(connection, self._settings)
-        if self._engine is None or wanted != self._loaded:
+            model = active_model(connection, self._settings)
+        wanted = identity_of(read_card(find_model(model)))
+        if self._engine is None or wanted != self._loaded:  # another model, or other weights in the same folder
             self.close()
-            self._engine = self._load(wanted)
+            self._engine = self._load(model)
             self._loaded = wanted
         return self._engine
 

@@ -1,6 +1,7 @@
 """The receiving end against DCMTK's tools and pynetdicom: what is answered, and what is kept."""
 
 import errno
+import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,9 +24,12 @@ from pynetdicom import AE
 from pynetdicom.association import Association
 from pynetdicom.sop_class import DigitalXRayImageStorageForPresentation, Verification
 
+from dicom_io.errors import DicomError
 from dicom_io.listener import PREFERRED_SYNTAXES, Listener, ListenerSettings, listen, preferred_order
 from dicom_io.part10 import StoreRequest, file_header
+from dicom_io.sender import echo
 from dicom_io.status import StoreStatus
+from dicom_io.values import Peer
 from dicom_io.wrap import Encoding
 from tests.conftest import TestDatabase
 from tests.factories import dicom_folder, make_dx, study_uid, write
@@ -327,3 +331,23 @@ def test_verification_is_offered_beside_storage() -> None:
         associated(listener.port, contexts=((Verification, [ImplicitVRLittleEndian]),)) as assoc,
     ):
         assert assoc.send_c_echo().Status == 0x0000
+
+
+def test_a_sender_that_stops_in_the_middle_of_a_pdu_gives_its_place_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dicom_io.listener._STALL_SECONDS", 0.3)
+    settings = ListenerSettings(ae_title="CXRWORKER", host="127.0.0.1", port=0, maximum_associations=1)
+    with (
+        listen(settings, on_store=lambda _request: None, on_refused=lambda *_: None) as listener,
+        socket.create_connection(("127.0.0.1", listener.port)) as stalled,
+    ):
+        stalled.sendall(b"\x01\x00\x00\x00\x10\x00" + bytes(100))  # an A-ASSOCIATE-RQ of 4096 bytes, 100 of them sent
+        peer = Peer(ae_title="CXRWORKER", host="127.0.0.1", port=listener.port)
+
+        def answered() -> bool:
+            try:
+                echo(peer, calling_ae_title="GOOD")
+            except DicomError:
+                return False
+            return True
+
+        wait_for(answered, "a good sender gets through while the other one still stands there")

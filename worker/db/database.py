@@ -9,7 +9,7 @@ import sqlalchemy
 from sqlalchemy import Connection, Engine, Table, event
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, InterfaceError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, InternalError, NoSuchModuleError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from worker.errors import ConfigurationError, DatabaseUnavailable
@@ -140,11 +140,11 @@ def _behave_as_a_server(engine: Engine) -> None:
 def _translated() -> Iterator[None]:
     try:
         yield
-    except (OperationalError, InterfaceError, PoolTimeoutError) as error:
+    except (OperationalError, InterfaceError, InternalError, PoolTimeoutError) as error:
         raise DatabaseUnavailable(f"The database does not answer: {_cause(error)}.") from error
 
 
-def _cause(error: OperationalError | InterfaceError | PoolTimeoutError) -> str:
+def _cause(error: DBAPIError | PoolTimeoutError) -> str:
     """The driver's own words, which name host, user or file, never a password; `hide_parameters` keeps values out."""
     if isinstance(error, PoolTimeoutError) or error.orig is None:
         return type(error).__name__
