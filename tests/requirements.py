@@ -8,12 +8,15 @@ from typing import NoReturn
 
 import pytest
 
+_FROM_PYPI = {"dciodvfy"}
+"""Installed beside this Python. pynetdicom puts a storescu there too, which is not DCMTK's."""
+
 
 def need(program: str) -> str:
     """The path of an installed program, beside this Python or among PostgreSQL's too."""
     found = (
         shutil.which(program)
-        or shutil.which(program, path=Path(sys.executable).parent)
+        or (shutil.which(program, path=Path(sys.executable).parent) if program in _FROM_PYPI else None)
         or next((str(path) for path in sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{program}"), reverse=True)), None)
     )
     return found if found is not None else lacking(program)
