@@ -12,7 +12,7 @@ from pydicom.sr.coding import Code
 from pydicom.uid import UID, DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from dicom_io.errors import InvalidObject
-from dicom_io.quiet import quietly
+from dicom_io.foreign import any_error_as
 from dicom_io.uids import (
     DEVICE_UID,
     IMPLEMENTATION_CLASS_UID,
@@ -217,8 +217,5 @@ def _encode(ds: Dataset, stored: NDArray[np.uint8 | np.uint16], transfer_syntax:
     if transfer_syntax in (ExplicitVRLittleEndian, ImplicitVRLittleEndian):
         ds.file_meta.TransferSyntaxUID = transfer_syntax
         return
-    try:
-        with quietly:
-            ds.compress(transfer_syntax, stored, generate_instance_uid=False)
-    except Exception as error:  # encoders are foreign code and raise anything
-        raise InvalidObject(f"No encoder writes this picture as {transfer_syntax.name}.") from error
+    with any_error_as(InvalidObject, f"No encoder writes this picture as {transfer_syntax.name}."):
+        ds.compress(transfer_syntax, stored, generate_instance_uid=False)
