@@ -1,0 +1,31 @@
+"""What several commands print."""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from cxr_models.values import Card
+
+
+def print_json(value: Any) -> None:
+    """Print a value to stdout as JSON."""
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def print_card(card: "Card") -> None:
+    """Print a model's card for people."""
+    console = Console()
+    console.print(
+        f"[bold]{card.name} {card.version}[/bold]  {card.architecture}, {card.input_side} pixels, {', '.join(card.labels)}"
+    )
+    console.print(f"temperature {card.temperature:.3f}, thresholds {dict(card.thresholds)}")
+    console.print(f"weights sha256 {card.weights_sha256}", soft_wrap=True)
+    for name, measured in card.metrics.items():
+        low, high = measured["intervals"]["accuracy"]
+        console.print(f"{name}: n {measured['n']}, accuracy {measured['accuracy']:.3f} (95 % {low:.3f} to {high:.3f})")
+    console.print(card.intended_use)
+    for limit in card.limits:
+        console.print(f"- {limit}")
