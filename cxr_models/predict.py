@@ -95,7 +95,11 @@ class Predictor:
             if prepared.shape != expected:
                 raise InvalidData(f"{self.card.name} takes tensors of shape {expected}, not {tuple(prepared.shape)}.")
         return [
-            Prediction.read(dict(zip(self.card.labels, row, strict=True)), thresholds=self.card.thresholds)
+            Prediction.read(
+                dict(zip(self.card.labels, row, strict=True)),
+                thresholds=self.card.thresholds,
+                abstain_below=self.card.abstain_below,
+            )
             for first in range(0, len(batch), self.batch_size)
             for row in self._probabilities(torch.stack(list(batch[first : first + self.batch_size]))).tolist()
         ]

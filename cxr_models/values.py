@@ -43,6 +43,8 @@ class Card:
         Divides the network's outputs before the softmax (Guo et al. 2017, "On Calibration of Modern Neural Networks").
     thresholds
         For each abnormal label the probability (0..1) from which it counts as present.
+    abstain_below
+        The probability (0..1) of the most probable label below which the answer is undetermined; 0 always answers.
     training
         The data the weights were fitted on, with counts, and the recipe.
     metrics
@@ -63,6 +65,7 @@ class Card:
     weights_sha256: str
     intended_use: str
     limits: tuple[str, ...]
+    abstain_below: float = 0.0
     training: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
@@ -76,6 +79,8 @@ class Card:
             raise InvalidModel(f"There must be one threshold for each of {', '.join(self.abnormal)}.")
         if not all(0 < threshold < 1 for threshold in self.thresholds.values()):
             raise InvalidModel(f"The thresholds {dict(self.thresholds)} are not all between 0 and 1.")
+        if not 0 <= self.abstain_below < 1:
+            raise InvalidModel(f"abstain_below is {self.abstain_below}; it is a probability from 0 to below 1.")
         if not re.fullmatch("[0-9a-f]{64}", self.weights_sha256):
             raise InvalidModel("weights_sha256 is not a SHA-256 of 64 hexadecimal digits.")
 
@@ -99,7 +104,10 @@ class Prediction:
     probabilities
         For each label 0..1; they sum to 1.
     label
-        The most probable one.
+        The most probable one, also where the answer is undetermined.
+    undetermined
+        The most probable label is less probable than the model answers for. `flagged` and `present` stand all the same:
+        not being sure never makes an image less urgent.
     flagged
         Some abnormal label is present.
     present
@@ -108,11 +116,12 @@ class Prediction:
 
     probabilities: Mapping[str, float]
     label: str
+    undetermined: bool
     flagged: bool
     present: Mapping[str, bool]
 
     @classmethod
-    def read(cls, probabilities: Mapping[str, float], *, thresholds: Mapping[str, float]) -> Self:
+    def read(cls, probabilities: Mapping[str, float], *, thresholds: Mapping[str, float], abstain_below: float = 0.0) -> Self:
         """Draw the conclusions from the probabilities.
 
         An abnormal label is present from its threshold on, and also when it is the most probable one, whatever a site sets its
@@ -132,4 +141,5 @@ class Prediction:
         }
         flagged = any(present.values())
         present[NORMAL] = not flagged
-        return cls(probabilities=probabilities, label=label, flagged=flagged, present=present)
+        undetermined = probabilities[label] < abstain_below
+        return cls(probabilities=probabilities, label=label, undetermined=undetermined, flagged=flagged, present=present)

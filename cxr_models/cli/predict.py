@@ -33,16 +33,22 @@ def predict(
     if as_json:
         print_json(
             [
-                {"file": str(file), "label": each.label, "probabilities": dict(each.probabilities), "flagged": each.flagged}
+                {
+                    "file": str(file),
+                    "label": each.label,
+                    "undetermined": each.undetermined,
+                    "probabilities": dict(each.probabilities),
+                    "flagged": each.flagged,
+                }
                 for file, each in zip(readable, predictions, strict=True)
             ]
         )
     else:
-        table = Table("file", "label", *predictor.card.labels, "flagged")
+        table = Table("file", "answer", *predictor.card.labels, "flagged")
         for file, each in zip(readable, predictions, strict=True):
-            table.add_row(
-                str(file), each.label, *(f"{p:.3f}" for p in each.probabilities.values()), "yes" if each.flagged else ""
-            )
+            answer = f"undetermined ({each.label})" if each.undetermined else each.label
+            probabilities = (f"{probability:.3f}" for probability in each.probabilities.values())
+            table.add_row(str(file), answer, *probabilities, "yes" if each.flagged else "")
         Console().print(table)
     if len(readable) < len(files):
         raise typer.Exit(1)
