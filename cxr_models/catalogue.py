@@ -5,7 +5,7 @@ import hashlib
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cxr_models.errors import InvalidData
@@ -34,6 +34,9 @@ class LabelledImage:
         The patient or case from the manifest; where there is none, the file's hash, so byte-identical files are one patient.
     source
         The name of the data set's folder: images of one source share scanner, population and label noise.
+    group
+        Images that share a patient or their bytes have the same group, and so have images of one film after
+        `cxr_models.films.group_by_film`. What must not stand on two sides of a split is a group.
     """
 
     path: Path
@@ -41,6 +44,7 @@ class LabelledImage:
     patient: str
     source: str
     sha256: str
+    group: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,21 +64,18 @@ class Catalogue:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Split:
-    """Three sets of images of which no two share a patient or a byte-identical file.
+    """Three sets of images of which no two share a group.
 
     Attributes
     ----------
     dropped
-        Images left out of train and val because the patient or the very file also stands in test.
-    lookalikes
-        Images left out because they look like one of another set; see `cxr_models.lookalikes`.
+        Images left out of train and val because their group also stands in test, and out of train because it stands in val.
     """
 
     train: tuple[LabelledImage, ...]
     val: tuple[LabelledImage, ...]
     test: tuple[LabelledImage, ...]
     dropped: tuple[LabelledImage, ...]
-    lookalikes: tuple[LabelledImage, ...] = ()
 
 
 def read_catalogue(folders: Sequence[Path]) -> Catalogue:
@@ -103,38 +104,94 @@ def read_catalogue(folders: Sequence[Path]) -> Catalogue:
             name = folder.name.lower()
             source = _source(folder.parent if name in PARTS else folder)
             parts[name if name in PARTS else "unparted"] += _read_classes(folder, source=source, patients=patients)
-    catalogue = Catalogue(**{part: tuple(images) for part, images in parts.items()})
+    catalogue = grouped(Catalogue(**{part: tuple(images) for part, images in parts.items()}))
     labels = {image.label for image in catalogue.all}
     if len(labels) < 2:
         raise InvalidData(f"All images are of one class, {', '.join(labels)}; add the folders of the others.")
     return catalogue
 
 
-def split(catalogue: Catalogue, *, val_share: float, test_share: float, seed: int) -> Split:
-    """Part the images, by patient, where the folders do not do so themselves.
+def grouped(catalogue: Catalogue, pairs: Iterable[tuple[LabelledImage, LabelledImage]] = ()) -> Catalogue:
+    """Give one group to all images that belong together: by patient, bytes, the group they had, or as one of `pairs`.
 
-    Images in train, val and test folders stay there. What stands in test as well, by patient or byte for byte, is left out of
-    train and val. Unparted images give their shares to val and test, of each source and label alike; so does train to val where
-    there is no val folder.
+    A group is named after the lowest SHA-256 in it, so the order of the folders does not matter.
     """
-    held = _keys(catalogue.test)
-    dropped = [image for image in catalogue.train + catalogue.val + catalogue.unparted if held & _keys([image])]
-    kept_out = {image.path for image in dropped}
-    train = [image for image in catalogue.train if image.path not in kept_out]
-    val = [image for image in catalogue.val if image.path not in kept_out]
-    unparted = [image for image in catalogue.unparted if image.path not in kept_out]
-    test_drawn, unparted = _draw(unparted, share=test_share, seed=seed)
-    val_drawn, unparted = _draw(unparted, share=val_share, seed=seed + 1)
-    if not catalogue.val:
-        more, train = _draw(train, share=val_share, seed=seed + 2)
-        val_drawn += more
-    rest = train + unparted
-    return Split(
-        train=_distinct(rest, _keys(test_drawn) | _keys(val + val_drawn)),
-        val=_distinct(val + val_drawn, _keys(test_drawn)),
-        test=catalogue.test + tuple(test_drawn),
-        dropped=tuple(dropped),
+    parent: dict[str, str] = {}
+
+    def root(key: str) -> str:
+        while (above := parent.setdefault(key, key)) != key:
+            parent[key] = parent[above]
+            key = parent[above]
+        return key
+
+    for image in catalogue.all:
+        for key in (f"patient {image.patient}", f"group {image.group}"):
+            parent[root(key)] = root(image.sha256)
+    for first, second in pairs:
+        parent[root(first.sha256)] = root(second.sha256)
+    names: dict[str, str] = {}
+    for sha256 in sorted(image.sha256 for image in catalogue.all):
+        names.setdefault(root(sha256), sha256)
+    return Catalogue(
+        **{
+            part: tuple(replace(image, group=names[root(image.sha256)]) for image in getattr(catalogue, part))
+            for part in (*PARTS, "unparted")
+        }
     )
+
+
+def split(catalogue: Catalogue, *, val_share: float, test_share: float, seed: int) -> Split:
+    """Part the images, by group, where the folders do not do so themselves.
+
+    Images in train, val and test folders stay there, but what shares a group with test is left out of train and val, and what
+    shares one with val is left out of train. Unparted images give their shares to val and test, of each source and label
+    alike; so does train to val where there is no val folder.
+    """
+    held = _groups(catalogue.test)
+    drawn = _draw([image for image in catalogue.unparted if image.group not in held], share=test_share, seed=seed)
+    held |= drawn
+    test = catalogue.test + tuple(image for image in catalogue.unparted if image.group in drawn)
+    val = [image for image in catalogue.val if image.group not in held]
+    rest = [image for image in catalogue.train + catalogue.unparted if image.group not in held]
+    ours = [image for image in catalogue.unparted if image.group not in held] if catalogue.val else rest
+    drawn = _draw(ours, share=val_share, seed=seed + 1)
+    val += [image for image in ours if image.group in drawn]
+    train = [image for image in rest if image.group not in _groups(val)]
+    kept = {image.path for image in (*train, *val, *test)}
+    dropped = tuple(image for image in catalogue.all if image.path not in kept)
+    return Split(train=tuple(train), val=tuple(val), test=test, dropped=dropped)
+
+
+def folds(images: Sequence[LabelledImage], *, count: int = 5, seed: int = 0) -> tuple[tuple[LabelledImage, ...], ...]:
+    """Part images into `count` sets of about equal size, by group, each source and label spread evenly over them.
+
+    Large groups are placed first, each where its sources and labels are rarest so far.
+
+    Raises
+    ------
+    InvalidData
+        There are fewer groups than folds.
+    """
+    members: dict[str, list[LabelledImage]] = defaultdict(list)
+    for image in images:
+        members[image.group].append(image)
+    if count < 2 or len(members) < count:
+        raise InvalidData(f"{len(members)} groups of images cannot be parted into {count} folds.")
+    order = sorted(members)
+    random.Random(seed).shuffle(order)  # noqa: S311  a draw that can be repeated, not a secret
+    order.sort(key=lambda group: len(members[group]), reverse=True)
+    totals = Counter((image.source, image.label) for image in images)
+    filled: list[Counter[tuple[str, str]]] = [Counter() for _ in range(count)]
+    fold_of: dict[str, int] = {}
+    for group in order:
+        strata = Counter((image.source, image.label) for image in members[group])
+        loads = [
+            (sum(each * fold[stratum] / totals[stratum] for stratum, each in strata.items()), fold.total()) for fold in filled
+        ]
+        chosen = loads.index(min(loads))
+        filled[chosen] += strata
+        fold_of[group] = chosen
+    return tuple(tuple(image for image in images if fold_of[image.group] == fold) for fold in range(count))
 
 
 def count(images: Iterable[LabelledImage]) -> dict[str, int]:
@@ -143,32 +200,29 @@ def count(images: Iterable[LabelledImage]) -> dict[str, int]:
     return {label: counts[label] for label in LABELS}
 
 
-def _keys(images: Iterable[LabelledImage]) -> set[str]:
-    return {key for image in images for key in (image.patient, image.sha256)}
+def _groups(images: Iterable[LabelledImage]) -> set[str]:
+    return {image.group for image in images}
 
 
-def _distinct(images: Iterable[LabelledImage], elsewhere: set[str]) -> tuple[LabelledImage, ...]:
-    return tuple(image for image in images if not elsewhere & _keys([image]))
-
-
-def _draw(images: Sequence[LabelledImage], *, share: float, seed: int) -> tuple[list[LabelledImage], list[LabelledImage]]:
-    """Draw whole patients until each source and label has given its share."""
-    strata: dict[tuple[str, str], dict[str, list[LabelledImage]]] = defaultdict(lambda: defaultdict(list))
+def _draw(images: Sequence[LabelledImage], *, share: float, seed: int) -> set[str]:
+    """Draw whole groups until each source and label has given its share."""
+    strata: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     for image in images:
-        strata[image.source, image.label][image.patient].append(image)
+        strata[image.source, image.label][image.group] += 1
     chosen: set[str] = set()
     for stratum in sorted(strata):
-        patients = strata[stratum]
-        wanted = round(share * sum(map(len, patients.values())))
-        order = sorted(patients)
+        groups = strata[stratum]
+        wanted = round(share * groups.total())
+        order = sorted(groups)
         random.Random(f"{seed} {stratum}").shuffle(order)  # noqa: S311  a draw that can be repeated, not a secret
-        drawn = 0
-        for patient in order:
+        drawn = sum(groups[group] for group in chosen)
+        for group in order:
             if drawn >= wanted:
                 break
-            chosen.add(patient)
-            drawn += len(patients[patient])
-    return [each for each in images if each.patient in chosen], [each for each in images if each.patient not in chosen]
+            if group not in chosen:
+                chosen.add(group)
+                drawn += groups[group]
+    return chosen
 
 
 def _read_classes(folder: Path, *, source: str, patients: dict[Path, str]) -> list[LabelledImage]:
@@ -188,7 +242,7 @@ def _read_classes(folder: Path, *, source: str, patients: dict[Path, str]) -> li
         for file in files:
             sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
             patient = patients.get(file.resolve()) or sha256
-            images.append(LabelledImage(path=file, label=label, patient=patient, source=source, sha256=sha256))
+            images.append(LabelledImage(path=file, label=label, patient=patient, source=source, sha256=sha256, group=sha256))
     return images
 
 

@@ -15,7 +15,7 @@ def write_seen(folder: Path, parts: Split) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     measured = {image.sha256 for image in parts.test}
-    hashes = sorted({image.sha256 for image in parts.train + parts.val + parts.dropped + parts.lookalikes} - measured)
+    hashes = sorted({image.sha256 for image in parts.train + parts.val + parts.dropped} - measured)
     (folder / SEEN).write_text("".join(f"{each}\n" for each in hashes), encoding="ascii")
 
 

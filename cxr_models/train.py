@@ -23,8 +23,8 @@ from cxr_models.classifier import Classifier
 from cxr_models.data import Radiographs
 from cxr_models.errors import UnknownDevice
 from cxr_models.evaluate import evaluate
+from cxr_models.films import group_by_film
 from cxr_models.limits import INTENDED_USE, state_limits
-from cxr_models.lookalikes import leave_out_lookalikes
 from cxr_models.networks import INPUT_SIDES
 from cxr_models.predict import Predictor
 from cxr_models.recipe import Recipe
@@ -54,16 +54,12 @@ def train(catalogue: Catalogue, *, recipe: Recipe, output: Path, machine: Machin
     InvalidData, UnreadableImage
         The images do not make a training.
     """
+    catalogue = group_by_film(catalogue)
     parts = split(catalogue, val_share=recipe.val_share, test_share=recipe.test_share, seed=recipe.split_seed)
-    parts = leave_out_lookalikes(parts)
     for name, images in (("training", parts.train), ("validation", parts.val), ("test", parts.test)):
         log.info("%s: %d images, %s", name, len(images), count(images))
     if parts.dropped:
-        log.warning(
-            "%d images left out of training: they, or their patient, also stand in the test folder.", len(parts.dropped)
-        )
-    if parts.lookalikes:
-        log.warning("%d images left out of training: they look like one that is measured on.", len(parts.lookalikes))
+        log.warning("%d images left out of training: their film or patient is also measured on.", len(parts.dropped))
     if recipe.architecture == "lenet5":
         # Too small to share out: on a busy machine, threads waiting for each other made an epoch fifteen times as long.
         torch.set_num_threads(1)
@@ -174,8 +170,8 @@ def _described(parts: Split, recipe: Recipe) -> dict[str, Any]:
         "train": count(parts.train),
         "validation": count(parts.val),
         "test": count(parts.test),
-        "left_out": {"file or patient stands in test": len(parts.dropped), "looks like a test image": len(parts.lookalikes)},
-        "split": "by patient where known, else by file; no byte-identical image on two sides",
+        "left_out": {"film or patient stands in test or validation": len(parts.dropped)},
+        "split": "by patient where known, and by film: no two images of one on two sides",
         "recipe": recipe.model_dump(),
     }
 

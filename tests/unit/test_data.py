@@ -13,8 +13,8 @@ from cxr_models.augment import augment
 from cxr_models.catalogue import LabelledImage, count, read_catalogue, split
 from cxr_models.data import BatchDraw, Radiographs, draw_weights, load_images
 from cxr_models.errors import InvalidData, InvalidRecipe, UnreadableImage
+from cxr_models.films import group_by_film
 from cxr_models.images import read_radiograph
-from cxr_models.lookalikes import leave_out_lookalikes
 from cxr_models.prepare import prepare
 from cxr_models.recipe import Augmentation, Recipe, read_recipe, shipped_recipes
 from cxr_models.values import Preparation
@@ -157,10 +157,8 @@ class TestLookalikes:
             film.resize((150, 180)).point(lambda value: value * 0.8 + 20).save(copy, quality=60)
         parts = split(read_catalogue([tmp_path]), val_share=0.25, test_share=0.2, seed=0)
         assert copy in {image.path for image in parts.train + parts.val}
-        cleaned = leave_out_lookalikes(parts)
-        assert [image.path for image in cleaned.lookalikes] == [copy]
-        assert set(cleaned.train + cleaned.val + cleaned.lookalikes) == set(parts.train + parts.val)
-        assert cleaned.test == parts.test
+        parts = split(group_by_film(read_catalogue([tmp_path])), val_share=0.25, test_share=0.2, seed=0)
+        assert [image.path for image in parts.dropped] == [copy]
 
 
 class TestReading:
@@ -221,7 +219,7 @@ class TestReading:
 
 
 def labelled(label: str, source: str, number: int) -> LabelledImage:
-    return LabelledImage(path=Path(f"{source}/{label}/{number}"), label=label, patient="", source=source, sha256="")
+    return LabelledImage(path=Path(f"{source}/{label}/{number}"), label=label, patient="", source=source, sha256="", group="")
 
 
 class TestLoading:

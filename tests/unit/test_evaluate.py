@@ -16,7 +16,12 @@ THRESHOLDS = {"COVID-19": 0.3, "Pneumonia": 0.3}
 
 def case(number: int, truth: int, patient: str | None = None) -> LabelledImage:
     return LabelledImage(
-        path=Path(f"{number}.png"), label=LABELS[truth], patient=patient or f"p{number}", source="set", sha256=str(number)
+        path=Path(f"{number}.png"),
+        label=LABELS[truth],
+        patient=patient or f"p{number}",
+        source="set",
+        sha256=str(number),
+        group=patient or f"p{number}",
     )
 
 
