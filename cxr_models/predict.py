@@ -12,6 +12,7 @@ from cxr_models.checkpoint import load_network
 from cxr_models.errors import DeviceBusy, InvalidData, NonFiniteOutput, UnknownDevice
 from cxr_models.prepare import prepare
 from cxr_models.values import Card, Prediction
+from cxr_models.views import averaged_logits
 from cxr_models.zoo import find_model
 
 
@@ -117,7 +118,7 @@ class Predictor:
         exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
         try:
             with exact:
-                logits = self._network(images.to(self.device, non_blocking=True)).float()
+                logits = averaged_logits(self._network, images.to(self.device, non_blocking=True), self.card.views).float()
         except torch.OutOfMemoryError as error:
             raise DeviceBusy(f"The device {self.device} has no memory left for {len(images)} images.") from error
         if not torch.isfinite(logits).all():

@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from cxr_models.errors import InvalidModel, NonFiniteOutput
 
@@ -13,6 +13,9 @@ LABELS = ("COVID-19", "Normal", "Pneumonia")
 
 NORMAL = "Normal"
 """The one label that says nothing abnormal was found."""
+
+Views = Literal["one", "mirrored", "shifted"]
+"""The image alone; and its mirror image; and both, each also shifted by one pixel in eight directions."""
 
 UNSAVED = "0" * 64
 """Stands for the hash of weights that are not written yet; `save_model` puts the real one in its place."""
@@ -41,6 +44,8 @@ class Card:
         In the order of the network's outputs.
     temperature
         Divides the network's outputs before the softmax (Guo et al. 2017, "On Calibration of Modern Neural Networks").
+    views
+        Which views of an image are averaged; see `cxr_models.views`.
     thresholds
         For each abnormal label the probability (0..1) from which it counts as present.
     abstain_below
