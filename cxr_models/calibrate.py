@@ -43,17 +43,67 @@ def fit_temperature(logits: NDArray[np.float64], truth: NDArray[np.int64]) -> fl
 def choose_thresholds(
     probabilities: NDArray[np.float64], truth: NDArray[np.int64], *, labels: Sequence[str], sensitivity: float
 ) -> dict[str, float]:
-    """Return for each abnormal label the highest threshold that finds at least this share of its images.
+    """Return for each abnormal label the highest threshold at which new images are expected to reach the sensitivity.
+
+    Of n images the k lowest scores fall below the threshold, with k = floor((1 - sensitivity) (n + 1)) - 1: a new image then falls
+    below with a probability of at most 1 - sensitivity, whatever the scores' distribution (split conformal prediction, Sadinle
+    et al. 2019). With fewer than 1 / (1 - sensitivity) - 1 images, 9 for 0.9, none is given up and the threshold is the lowest
+    score, which promises n / (n + 1) and no more; a label without images gets the highest threshold there is.
 
     At most just below 1 / number of labels: the most probable label then always reaches its own, so flag and label agree.
+
+    Parameters
+    ----------
+    probabilities
+        Shape (images, labels), 0..1, calibrated.
+    truth
+        Shape (images,), indices into `labels`.
+    sensitivity
+        0..1, of the label's images the share to find.
     """
-    highest = np.floor(1e4 / len(labels) - 1) / 1e4
+    highest = float(np.floor(1e4 / len(labels) - 1) / 1e4)
     chosen = {}
     for index, label in enumerate(labels):
         if label == NORMAL:
             continue
         scores = np.sort(probabilities[truth == index, index])
-        missed = int(np.floor((1 - sensitivity) * len(scores) + 1e-9))
+        missed = max(0, int(np.floor((1 - sensitivity) * (len(scores) + 1) + 1e-9)) - 1)
         # Rounded down, so that the image on the threshold stays above it.
         chosen[label] = float(max(1e-4, min(highest, np.floor(scores[missed] * 1e4) / 1e4))) if len(scores) else highest
     return chosen
+
+
+def choose_abstention(
+    probabilities: NDArray[np.float64], truth: NDArray[np.int64], *, accuracy: float, least_coverage: float
+) -> float:
+    """Return the lowest confidence from which the images that are answered reach the accuracy.
+
+    The confidence of an image is its highest probability; below the returned one its answer is undetermined. The value lies
+    half way between the least sure image that is answered and the surest that is not; images of equal confidence stay
+    together. It is 0, so that every image is answered, where all of them reach the accuracy or there are none. Where the
+    accuracy cannot be reached, it answers the surest `least_coverage` of the images and no fewer.
+
+    It is chosen on the images it is measured on: with n answered, expect of new ones an accuracy within about
+    1 / sqrt(n) of the one asked for.
+
+    Parameters
+    ----------
+    probabilities
+        Shape (images, labels), 0..1, calibrated.
+    truth
+        Shape (images,), indices of the labels.
+    accuracy
+        0..1, of the answered images the share that is to be right.
+    least_coverage
+        0..1, the share of the images that is answered in any case.
+    """
+    if not len(truth):
+        return 0.0
+    confidence = probabilities.max(axis=1)
+    levels = np.unique(confidence)
+    answered = confidence >= levels[:, None]
+    allowed = answered.sum(axis=1) >= least_coverage * len(confidence)
+    right = probabilities.argmax(axis=1) == truth
+    reached = allowed & ((answered & right).sum(axis=1) >= accuracy * answered.sum(axis=1) - 1e-9)
+    chosen = int(reached.argmax()) if reached.any() else int(np.flatnonzero(allowed)[-1])
+    return float((levels[chosen - 1] + levels[chosen]) / 2) if chosen else 0.0
