@@ -17,6 +17,9 @@ NORMAL = "Normal"
 Views = Literal["one", "mirrored", "shifted"]
 """The image alone; and its mirror image; and both, each also shifted by one pixel in eight directions."""
 
+Views = Literal["one", "mirrored", "shifted"]
+"""The image alone; and its mirror image; and both, each also shifted by one pixel in eight directions."""
+
 UNSAVED = "0" * 64
 """Stands for the hash of weights that are not written yet; `save_model` puts the real one in its place."""
 
@@ -46,6 +49,8 @@ class Card:
         Divides the network's outputs before the softmax (Guo et al. 2017, "On Calibration of Modern Neural Networks").
     views
         Which views of an image are averaged; see `cxr_models.views`.
+    views
+        Which views of an image are averaged; see `cxr_models.views`.
     thresholds
         For each abnormal label the probability (0..1) from which it counts as present.
     abstain_below
@@ -70,6 +75,7 @@ class Card:
     weights_sha256: str
     intended_use: str
     limits: tuple[str, ...]
+    views: Views = "one"
     abstain_below: float = 0.0
     training: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Several views of one image whose answers are averaged: what a small shift or a mirror changes is no property of the patient."""
+"""Views of one image whose answers are averaged: what a shift by a pixel changes is no property of the patient."""
 
 from itertools import product
 
