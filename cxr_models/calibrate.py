@@ -45,10 +45,10 @@ def choose_thresholds(
 ) -> dict[str, float]:
     """Return for each abnormal label the highest threshold at which new images are expected to reach the sensitivity.
 
-    Of n images the k lowest scores fall below the threshold, with k = floor((1 - sensitivity) (n + 1)) - 1: a new image then falls
-    below with a probability of at most 1 - sensitivity, whatever the scores' distribution (split conformal prediction, Sadinle
-    et al. 2019). With fewer than 1 / (1 - sensitivity) - 1 images, 9 for 0.9, none is given up and the threshold is the lowest
-    score, which promises n / (n + 1) and no more; a label without images gets the highest threshold there is.
+    Of the label's n images the k lowest scores fall below the threshold, k = floor((1 - sensitivity) (n + 1)) - 1. A new
+    image then falls below it with a probability of at most 1 - sensitivity, whatever the scores' distribution (split
+    conformal prediction, Sadinle et al. 2019). Few images cannot promise so much: the threshold is then the lowest score,
+    which a new image reaches with n / (n + 1). A label without images gets the highest threshold there is.
 
     At most just below 1 / number of labels: the most probable label then always reaches its own, so flag and label agree.
 
