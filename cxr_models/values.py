@@ -17,9 +17,6 @@ NORMAL = "Normal"
 Views = Literal["one", "mirrored", "shifted"]
 """The image alone; and its mirror image; and both, each also shifted by one pixel in eight directions."""
 
-Views = Literal["one", "mirrored", "shifted"]
-"""The image alone; and its mirror image; and both, each also shifted by one pixel in eight directions."""
-
 UNSAVED = "0" * 64
 """Stands for the hash of weights that are not written yet; `save_model` puts the real one in its place."""
 
@@ -47,8 +44,6 @@ class Card:
         In the order of the network's outputs.
     temperature
         Divides the network's outputs before the softmax (Guo et al. 2017, "On Calibration of Modern Neural Networks").
-    views
-        Which views of an image are averaged; see `cxr_models.views`.
     views
         Which views of an image are averaged; see `cxr_models.views`.
     thresholds
