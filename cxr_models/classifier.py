@@ -62,9 +62,9 @@ class Classifier(lightning.LightningModule):
         self.val_accuracy(logits, truth)
         self.val_balanced_accuracy(logits, truth)
         loss = functional.cross_entropy(logits, truth)
-        self.log("val_loss", loss, prog_bar=True, batch_size=len(images), sync_dist=True)
-        self.log("val_accuracy", self.val_accuracy, prog_bar=True)
-        self.log("val_balanced_accuracy", self.val_balanced_accuracy)
+        self.log("valid_loss", loss, prog_bar=True, batch_size=len(images), sync_dist=True)
+        self.log("valid_acc", self.val_accuracy, prog_bar=True)
+        self.log("valid_balanced_acc", self.val_balanced_accuracy)
 
     def configure_optimizers(self) -> Any:
         """Return the recipe's optimiser and schedule."""

@@ -43,7 +43,7 @@ class Recipe(BaseModel):
     architecture: Literal["lenet5", "vgg16"]
     epochs: int = Field(default=100, ge=1)
     patience: int = Field(default=20, ge=1)
-    monitor: Literal["val_loss", "val_balanced_accuracy"] = "val_loss"
+    monitor: Literal["valid_loss", "valid_balanced_acc"] = "valid_loss"
     batch_size: int = Field(default=32, ge=1)
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     learning_rate: float = Field(default=1e-3, gt=0)

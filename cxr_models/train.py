@@ -1,5 +1,6 @@
 """A training from folders of images to a model folder."""
 
+import json
 import logging
 import tempfile
 import warnings
@@ -15,6 +16,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAveraging, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
+from torch import nn
 
 from cxr_models.calibrate import choose_thresholds, fit_temperature, softmax
 from cxr_models.catalogue import Catalogue, LabelledImage, Split, count, split
@@ -33,6 +35,12 @@ from cxr_models.values import LABELS, UNSAVED, Card, Preparation
 
 log = logging.getLogger(__name__)
 
+HISTORY = "history.json"
+UNVERSIONED = "0"
+"""Stands for the version of a model that is not saved yet."""
+
+Attempt = tuple[float, Classifier, tuple[dict[str, float], ...]]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
@@ -42,6 +50,25 @@ class Machine:
     devices: str = "1"
     precision: str = "32-true"
     fast_dev_run: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fitted:
+    """What `fit` gives.
+
+    Attributes
+    ----------
+    network
+        On the CPU, in evaluation mode, with the weights that were validated best.
+    card
+        Calibrated on the validation images, with no metrics, not saved yet.
+    history
+        For each epoch of the attempt that was kept what was logged, such as epoch, train_loss and valid_loss.
+    """
+
+    network: nn.Module
+    card: Card
+    history: tuple[dict[str, float], ...]
 
 
 def train(catalogue: Catalogue, *, recipe: Recipe, output: Path, machine: Machine, version: str) -> Card:
@@ -60,6 +87,27 @@ def train(catalogue: Catalogue, *, recipe: Recipe, output: Path, machine: Machin
         log.info("%s: %d images, %s", name, len(images), count(images))
     if parts.dropped:
         log.warning("%d images left out of training: their film or patient is also measured on.", len(parts.dropped))
+    fitted = fit(parts, recipe=recipe, machine=machine, output=output)
+    predictor = Predictor(fitted.network, fitted.card, device=torch.device("cpu"))
+    metrics = {name: asdict(evaluate(predictor, images)) for name, images in _measured(parts, catalogue).items()}
+    card = replace(fitted.card, version=version, metrics=metrics)
+    if getattr(rank_zero_only, "rank", 0):
+        return card
+    write_seen(output, parts)
+    (output / HISTORY).write_text(json.dumps(fitted.history, indent=1) + "\n", encoding="ascii")
+    return save_model(output, network=fitted.network, card=card)
+
+
+def fit(parts: Split, *, recipe: Recipe, machine: Machine, output: Path) -> Fitted:
+    """Train on parts.train by a recipe, choose weights and calibrate on parts.val; parts.test may be empty.
+
+    TensorBoard's events go to `output`/logs.
+
+    Raises
+    ------
+    InvalidData, UnreadableImage
+        The images do not make a training.
+    """
     if recipe.architecture == "lenet5":
         # Too small to share out: on a busy machine, threads waiting for each other made an epoch fifteen times as long.
         torch.set_num_threads(1)
@@ -70,20 +118,26 @@ def train(catalogue: Catalogue, *, recipe: Recipe, output: Path, machine: Machin
         for more in range(1 if machine.fast_dev_run else recipe.attempts)
     ]
     choose = min if _mode(recipe) == "min" else max
-    score, classifier = choose(attempts, key=lambda attempt: attempt[0])
+    score, classifier, history = choose(attempts, key=lambda attempt: attempt[0])
     log.info("%s %.4f with seed %d.", recipe.monitor, score, classifier.recipe.seed)
-    card = _calibrated(classifier, data, version=version)
-    predictor = Predictor(classifier.network, card, device=torch.device("cpu"))
-    metrics = {name: asdict(evaluate(predictor, images)) for name, images in _measured(parts, catalogue).items()}
-    card = replace(card, metrics=metrics)
-    if getattr(rank_zero_only, "rank", 0):
-        return card
-    write_seen(output, parts)
-    return save_model(output, network=classifier.network, card=card)
+    return Fitted(network=classifier.network, card=_calibrated(classifier, data), history=history)
 
 
-def _attempt(data: Radiographs, *, recipe: Recipe, output: Path, machine: Machine) -> tuple[float, Classifier]:
-    """Train from one seed; return the best validation score and the network that had it."""
+class History(Callback):
+    """Keeps what was logged of each epoch as plain numbers."""
+
+    def __init__(self) -> None:
+        self.epochs: list[dict[str, float]] = []
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Take the epoch's metrics; those of validation are there by now."""
+        del pl_module
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        self.epochs.append({"epoch": trainer.current_epoch} | metrics)
+
+
+def _attempt(data: Radiographs, *, recipe: Recipe, output: Path, machine: Machine) -> Attempt:
+    """Train from one seed; return the best validation score, the network that had it, and the epochs."""
     lightning.seed_everything(recipe.seed, workers=True, verbose=False)
     counts = count(data.split.train)
     data.recipe = recipe
@@ -95,7 +149,8 @@ def _attempt(data: Radiographs, *, recipe: Recipe, output: Path, machine: Machin
         warnings.filterwarnings("ignore", message=".*LeafSpec.*")
         # Not save_weights_only: Lightning leaves the averaged weights, which were validated, out of such checkpoints.
         best = ModelCheckpoint(folder, monitor=recipe.monitor, mode=_mode(recipe))
-        trainer = _trainer(recipe, best=best, output=output, machine=machine)
+        history = History()
+        trainer = _trainer(recipe, callbacks=[best, history], output=output, machine=machine)
         trainer.fit(classifier, datamodule=data)
         if best.best_model_path:
             state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
@@ -103,17 +158,17 @@ def _attempt(data: Radiographs, *, recipe: Recipe, output: Path, machine: Machin
         # No process may clear the folder while another still reads the checkpoint.
         trainer.strategy.barrier()
     score = float(best.best_model_score) if best.best_model_score is not None else float("nan")
-    return score, classifier.cpu().eval()
+    return score, classifier.cpu().eval(), tuple(history.epochs)
 
 
 def _mode(recipe: Recipe) -> Literal["min", "max"]:
-    return "min" if recipe.monitor == "val_loss" else "max"
+    return "min" if recipe.monitor == "valid_loss" else "max"
 
 
-def _trainer(recipe: Recipe, *, best: ModelCheckpoint, output: Path, machine: Machine) -> lightning.Trainer:
-    callbacks: list[Callback] = [
+def _trainer(recipe: Recipe, *, callbacks: list[Callback], output: Path, machine: Machine) -> lightning.Trainer:
+    callbacks = [
+        *callbacks,
         EarlyStopping(recipe.monitor, mode=_mode(recipe), patience=recipe.patience),
-        best,
         RichProgressBar(console_kwargs={"stderr": True}),
     ]
     if recipe.average:
@@ -137,7 +192,7 @@ def _trainer(recipe: Recipe, *, best: ModelCheckpoint, output: Path, machine: Ma
 
 
 @torch.inference_mode()
-def _calibrated(classifier: Classifier, data: Radiographs, *, version: str) -> Card:
+def _calibrated(classifier: Classifier, data: Radiographs) -> Card:
     logits, truths = [], []
     for images, truth in data.val_dataloader():
         logits.append(classifier(images).double().numpy())
@@ -148,7 +203,7 @@ def _calibrated(classifier: Classifier, data: Radiographs, *, version: str) -> C
     truth = np.concatenate(truths)
     return Card(
         name=recipe.architecture,
-        version=version,
+        version=UNVERSIONED,
         architecture=recipe.architecture,
         labels=LABELS,
         input_side=data.preparation.side,

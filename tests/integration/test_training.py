@@ -100,7 +100,7 @@ def test_of_several_attempts_the_one_with_the_lowest_validation_loss_is_kept(run
         {"optimizer": "sgd", "schedule": "onecycle"},
         {"optimizer": "adamw", "weight_decay": 0.1, "label_smoothing": 0.1},
         {"class_weights": True, "balance": "source"},
-        {"monitor": "val_balanced_accuracy", "attempts": 2},
+        {"monitor": "valid_balanced_acc", "attempts": 2},
     ],
     ids=", ".join,
 )
@@ -114,7 +114,7 @@ def test_a_training_stops_early_when_the_validation_loss_no_longer_falls(run: Ca
     folder, _ = run(epochs=60, patience=1, learning_rate=0.5, optimizer="sgd")
     events = EventAccumulator(str(next((folder / "logs").rglob("events.*")).parent))
     events.Reload()
-    assert 2 <= len(events.Scalars("val_loss")) < 60
+    assert 2 <= len(events.Scalars("valid_loss")) < 60
 
 
 @pytest.mark.parametrize("average", [0, 0.9])
@@ -124,7 +124,7 @@ def test_the_weights_that_are_kept_are_those_that_were_validated_best(
     folder, card = run(epochs=8, average=average, learning_rate=1e-3, seed=3)
     events = EventAccumulator(str(next((folder / "logs").rglob("events.*")).parent))
     events.Reload()
-    losses, accuracies = ([each.value for each in events.Scalars(name)] for name in ("val_loss", "val_accuracy"))
+    losses, accuracies = ([each.value for each in events.Scalars(name)] for name in ("valid_loss", "valid_acc"))
     predictor = Predictor.load(str(folder), device="cpu")
     raw = Predictor(load_network(folder, torch.device("cpu"))[0], replace(card, temperature=1.0), device=torch.device("cpu"))
     assert predictor.card == card
