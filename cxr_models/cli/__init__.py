@@ -9,6 +9,7 @@ import sys
 
 import typer
 
+from cxr_models.cli.crossvalidate import crossvalidate
 from cxr_models.cli.evaluate import evaluate
 from cxr_models.cli.predict import predict
 from cxr_models.cli.show import show
@@ -21,7 +22,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (train, evaluate, predict, show):
+for command in (train, crossvalidate, evaluate, predict, show):
     app.command()(command)
 
 
