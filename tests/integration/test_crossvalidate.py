@@ -1,0 +1,189 @@
+import json
+import sys
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from cxr_models import crossvalidate as module
+from cxr_models.catalogue import Catalogue, LabelledImage, read_catalogue
+from cxr_models.cli import main
+from cxr_models.crossvalidate import OUT_OF_FOLD, SUMMARY, Plan, accuracy, balanced_accuracy, crossvalidate, plan_folds
+from cxr_models.errors import InvalidData
+from cxr_models.predictions_file import PredictedImage, read_predictions
+from cxr_models.recipe import Recipe
+from cxr_models.train import Machine
+from cxr_models.values import LABELS
+from tests.factories import write_films
+
+CPU = Machine(accelerator="cpu")
+TINY = Recipe(architecture="lenet5", epochs=2, batch_size=16, learning_rate=3e-3)
+
+
+def image(number: int, *, label: str = "Normal", group: str | None = None, source: str = "one") -> LabelledImage:
+    return LabelledImage(
+        path=Path(f"{number}.png"),
+        label=label,
+        patient=str(number),
+        source=source,
+        sha256=str(number),
+        group=group or str(number),
+    )
+
+
+def many(count: int, **changes: Any) -> tuple[LabelledImage, ...]:
+    return tuple(image(number, label=LABELS[number % 3], **changes) for number in range(count))
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("films")
+    for seed, source in enumerate(("north", "south")):
+        write_films(home / source, each=12, seed=seed)
+    return home
+
+
+@pytest.fixture(scope="module")
+def catalogue(films: Path) -> Catalogue:
+    return read_catalogue([films / "north", films / "south"])
+
+
+@pytest.fixture
+def run(catalogue: Catalogue) -> Callable[..., dict[str, Any] | None]:
+    torch.set_num_threads(1)
+
+    def run(output: Path, *, recipe: Recipe = TINY, seed: int = 0, **changes: Any) -> dict[str, Any] | None:
+        plan = Plan(name="tiny", recipe=recipe, count=3, seed=seed)
+        with warnings.catch_warnings():
+            # Lightning's and TensorBoard's own use of what newer torch and NumPy deprecate.
+            warnings.simplefilter("ignore")
+            return crossvalidate(**{"catalogue": catalogue} | changes, plan=plan, machine=CPU, output=output)
+
+    return run
+
+
+def test_no_group_stands_on_two_sides_and_each_image_is_predicted_once() -> None:
+    images = tuple(replace(each, group=f"g{number // 2}") for number, each in enumerate(many(90)))
+    planned = plan_folds(Catalogue(unparted=images), Plan(name="tiny", recipe=TINY))
+    assert sorted(each.sha256 for fold in planned for each in fold.images) == sorted(each.sha256 for each in images)
+    for fold in planned:
+        sides = [{each.group for each in side} for side in (fold.images, fold.parts.train, fold.parts.val)]
+        assert all(sides)
+        assert sum(map(len, sides)) == len(set.union(*sides))
+        assert fold.parts.test == ()
+
+
+def test_what_shares_a_group_with_a_test_image_is_predicted_but_never_trained_on() -> None:
+    copies = tuple(image(number, group="tested") for number in (100, 101))
+    test = (image(102, group="tested"),)
+    planned = plan_folds(Catalogue(train=many(60), unparted=copies, test=test), Plan(name="tiny", recipe=TINY))
+    trained = {each.sha256 for fold in planned for each in fold.parts.train + fold.parts.val}
+    predicted = {each.sha256 for fold in planned for each in fold.images}
+    assert trained == {str(number) for number in range(60)}
+    assert predicted == trained | {"100", "101"}
+
+
+def test_a_file_that_stands_twice_is_predicted_once_and_refused_under_two_labels() -> None:
+    images = many(30)
+    twice = replace(images[0], path=Path("copy.png"))
+    planned = plan_folds(Catalogue(unparted=(*images, twice)), Plan(name="tiny", recipe=TINY))
+    assert sum(len(fold.images) for fold in planned) == 30
+    with pytest.raises(InvalidData, match=r"0\.png and copy\.png"):
+        plan_folds(Catalogue(unparted=(*images, replace(twice, label="Normal"))), Plan(name="tiny", recipe=TINY))
+
+
+def test_a_cross_validation_writes_predictions_of_every_image_and_the_figures(
+    run: Callable[..., dict[str, Any] | None], catalogue: Catalogue, tmp_path: Path
+) -> None:
+    summary = run(tmp_path)
+    rows = read_predictions(tmp_path / OUT_OF_FOLD)
+    assert {row.sha256: (row.label, row.source) for row in rows} == {
+        each.sha256: (each.label, each.source) for each in catalogue.unparted
+    }
+    assert len(rows) == 72
+    assert {row.fold for row in rows} == {1, 2, 3}
+    assert summary == json.loads((tmp_path / SUMMARY).read_text())
+    assert summary["figures"]["all"]["n"] == 72
+    assert summary["figures"]["all"]["accuracy"] == pytest.approx(accuracy(rows))
+    assert set(summary["figures"]) == {"all", "north", "south"}
+    assert summary["recipe"]["epochs"] == 2
+    assert [fold["epochs"] for fold in summary["each_fold"]] == [2, 2, 2]
+    assert all(
+        fold["temperature"] > 0 and set(fold["thresholds"]) == {"COVID-19", "Pneumonia"} for fold in summary["each_fold"]
+    )
+    assert summary["versions"]["torch"] == torch.__version__.split("+")[0]
+
+
+def test_an_interrupted_run_goes_on_and_gives_what_an_uninterrupted_one_gives(
+    run: Callable[..., dict[str, Any] | None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(tmp_path / "whole")
+    trained = []
+    fit = module.fit
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        trained.append(options["output"].name)
+        return fit(*arguments, **options)
+
+    monkeypatch.setattr(module, "fit", counted)
+    assert run(tmp_path / "parts", only={2}) is None
+    assert not (tmp_path / "parts" / OUT_OF_FOLD).exists()
+    assert run(tmp_path / "parts") is not None
+    assert trained == ["fold-2", "fold-1", "fold-3"]
+    assert (tmp_path / "parts" / OUT_OF_FOLD).read_bytes() == (tmp_path / "whole" / OUT_OF_FOLD).read_bytes()
+
+
+def test_folds_of_another_recipe_seed_or_other_images_are_not_mixed(
+    run: Callable[..., dict[str, Any] | None], catalogue: Catalogue, tmp_path: Path
+) -> None:
+    run(tmp_path, only={1})
+    with pytest.raises(InvalidData, match="other recipe"):
+        run(tmp_path, recipe=TINY.model_copy(update={"epochs": 3}))
+    with pytest.raises(InvalidData, match="other seed, images"):
+        run(tmp_path, seed=1)
+    with pytest.raises(InvalidData, match="other images"):
+        run(tmp_path, catalogue=Catalogue(unparted=catalogue.unparted[1:]))
+
+
+def test_a_fold_that_there_is_not_is_refused(run: Callable[..., dict[str, Any] | None], tmp_path: Path) -> None:
+    with pytest.raises(InvalidData, match="no fold 4; the folds are 1 to 3"):
+        run(tmp_path, only={1, 4})
+
+
+def test_balanced_accuracy_gives_each_label_that_occurs_the_same_weight() -> None:
+    def said(label: str, called: str) -> PredictedImage:
+        probabilities = dict.fromkeys(LABELS, 0.2) | {called: 0.6}
+        return PredictedImage(sha256="", source="", label=label, group="", probabilities=probabilities)
+
+    rows = [said("Normal", "Normal")] * 3 + [said("Pneumonia", "Normal")]
+    assert accuracy(rows) == 0.75
+    assert balanced_accuracy(rows) == 0.5
+
+
+def test_the_command_prints_the_figures_and_one_line_a_fold(
+    films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.set_num_threads(1)
+    (tmp_path / "tiny.toml").write_text('architecture = "lenet5"\nepochs = 1\n')
+    arguments = ["--recipe", tmp_path / "tiny.toml", "--data", films / "north", "--data", films / "south"]
+    arguments += ["--output", tmp_path / "out", "--folds", "2", "--accelerator", "cpu"]
+
+    def call(*flags: str) -> tuple[str, str]:
+        monkeypatch.setattr(sys, "argv", ["cxr-models", "crossvalidate", *map(str, arguments), *flags])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with pytest.raises(SystemExit) as end:
+                main()
+        assert not end.value.code
+        return capsys.readouterr()
+
+    out, err = call()
+    assert [line[:11] for line in err.splitlines() if line.startswith("fold")] == ["fold 1 of 2", "fold 2 of 2"]
+    assert "north" in out
+    out, err = call("--json")
+    assert json.loads(out)["folds"] == 2
+    assert "folds 1, 2 are there already" in err
