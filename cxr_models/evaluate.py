@@ -1,57 +1,107 @@
 """How good a model is on labelled images: figures with their 95 % intervals."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from cxr_models.answers import Answers, Known
+from cxr_models.bootstrap import (
+    Bootstrap,
+    Figure,
+    Flags,
+    Statistic,
+    auc,
+    calibration_error,
+    mean,
+    weighted_mean,
+)
 from cxr_models.catalogue import Catalogue, LabelledImage
+from cxr_models.curves import calibration_error_by_chance, coverage_accuracy, even_bins, full_bins, reliability
 from cxr_models.data import load_images
 from cxr_models.errors import InvalidData
 from cxr_models.predict import Predictor
 from cxr_models.values import Prediction
 
-RESAMPLES = 1000
-BINS = 10
-COVERAGES = (1.0, 0.95, 0.9, 0.8, 0.7, 0.5)
+AT_ONCE = 128
+"""So many images are in memory at a time."""
+ON_A_CARD = (1.0, 0.95, 0.9, 0.8, 0.7, 0.5)
 
-Floats = NDArray[np.float64]
 Figures = dict[str, float | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """What `evaluate --json` prints.
+    """What `evaluate --json` prints. A figure is None where there is no image to tell it from.
 
     Attributes
     ----------
+    groups
+        How many independent groups the images make: what shares a patient, its bytes or a film is one.
     confusion_matrix
         Rows are the truth, columns the most probable label, both in the order of `labels`.
     per_class
-        For each label sensitivity and specificity of the most probable label, and the area under its ROC curve.
+        For each label sensitivity, specificity and predictive values of the most probable label, and the area under its ROC
+        curve. Predictive values hold for the mix of classes that was measured, not for a ward.
     operating
-        For each abnormal label sensitivity and specificity at its threshold; under "flagged" those of any abnormal label
-        present against images that are not Normal. None where there is no image to tell from.
+        For each abnormal label the same at its threshold; under "flagged" those of any abnormal label present against
+        images that are not Normal.
+    pairwise
+        "A against B": the area under the ROC curve of p(A) / (p(A) + p(B)) on the images of the two.
     ece
-        Expected calibration error of the most probable label, in ten bins of equal width.
+        Expected calibration error of the most probable label, in ten bins of equal width: more would mostly measure chance on
+        a few hundred images.
+    ece_adaptive
+        The same in ten bins of equally many images (Nguyen and O'Connor 2015).
+    ece_by_chance
+        The `ece` that a perfectly calibrated model of the same confidences shows on as many images, on average.
+    brier
+        Mean squared distance of the probabilities from the truth, summed over labels: 0..2 (Brier 1950).
+    abstention
+        Over the images that are answered, those not undetermined: their share (coverage) and accuracy, with the confusion
+        matrix, whose last column counts the undetermined ones.
     intervals
-        For the figures above, 95 % by bootstrap over patients.
+        For the figures above, 95 % by bootstrap over groups; see `cxr_models.bootstrap`.
+    per_source
+        For each collection the figures above on its images alone, and their intervals.
+    source_balanced
+        Accuracies with every collection weighing the same: the mean over `per_source`.
     coverage_accuracy
-        The accuracy that is left when only the surest share of the images is answered.
+        The accuracy that is left when only the surest share of the images is answered, and the confidence from which.
+    reliability
+        The bins of `ece` that hold images: their limits, mean confidence, and accuracy.
     """
 
     n: int
+    groups: int
     accuracy: float
     balanced_accuracy: float
     labels: list[str]
     confusion_matrix: list[list[int]]
     per_class: dict[str, Figures]
     operating: dict[str, Figures]
+    pairwise: dict[str, Figures]
     ece: float
+    ece_adaptive: float
+    ece_by_chance: float
+    brier: float
+    abstention: dict[str, Any]
     intervals: dict[str, Any]
-    coverage_accuracy: list[dict[str, float]]
+    per_source: dict[str, dict[str, Any]]
+    source_balanced: Figures
+    coverage_accuracy: list[dict[str, Any]]
+    reliability: list[dict[str, Any]]
+
+    def summary(self) -> dict[str, Any]:
+        """Return what belongs on a model's card: everything but the sources, the bins and the curve's finer steps."""
+        whole = asdict(self)
+        for name in ("per_source", "source_balanced", "reliability"):
+            del whole[name]
+        whole["intervals"].pop("source_balanced")
+        whole["coverage_accuracy"] = [row for row in self.coverage_accuracy if row["coverage"] in ON_A_CARD]
+        return whole
 
 
 def select_images(catalogue: Catalogue, *, seen: frozenset[str], unseen: bool) -> tuple[tuple[LabelledImage, ...], int]:
@@ -71,120 +121,109 @@ def select_images(catalogue: Catalogue, *, seen: frozenset[str], unseen: bool) -
     return images, known
 
 
+def classify(predictor: Predictor, images: Sequence[LabelledImage]) -> Iterator[Prediction]:
+    """Read and classify image files as serving would, in their order."""
+    for first in range(0, len(images), AT_ONCE):
+        dataset = load_images(images[first : first + AT_ONCE], predictor.card.preparation)
+        yield from predictor.predict(list(dataset.tensors[0]))
+
+
 def evaluate(predictor: Predictor, images: Sequence[LabelledImage]) -> Evaluation:
-    """Classify the images as serving would, and measure."""
-    dataset = load_images(images, predictor.card.preparation)
-    return measure(predictor.predict(list(dataset.tensors[0])), images, labels=predictor.card.labels)
+    """Classify images and measure."""
+    return measure(list(classify(predictor, images)), images, labels=predictor.card.labels)
 
 
-def measure(predictions: Sequence[Prediction], images: Sequence[LabelledImage], *, labels: tuple[str, ...]) -> Evaluation:
-    """Measure predictions against the labels of their images."""
-    truth = np.array([labels.index(image.label) for image in images])
-    probabilities = np.array([[prediction.probabilities[label] for label in labels] for prediction in predictions])
-    named = np.array([labels.index(prediction.label) for prediction in predictions])
-    present = np.array([[prediction.present[label] for label in labels] for prediction in predictions])
-    flagged = np.array([prediction.flagged for prediction in predictions])
-    normal = labels.index("Normal")
+def measure(predictions: Sequence[Prediction], images: Sequence[Known], *, labels: tuple[str, ...]) -> Evaluation:
+    """Measure predictions against the labels of their images.
 
-    def figures(weights: Floats) -> dict[str, Floats]:
-        """Return each figure for each row of weights of the images, so that the bootstrap is one call."""
-        found: dict[str, Floats] = {"accuracy": _share(named == truth, weights)}
-        for index, label in enumerate(labels):
-            of_class, others = weights * (truth == index), weights * (truth != index)
-            found[f"per_class.{label}.sensitivity"] = _share(named == index, of_class)
-            found[f"per_class.{label}.specificity"] = _share(named != index, others)
-            found[f"per_class.{label}.auc"] = _auc(probabilities[:, index], of_class, others)
-            if index != normal:
-                found[f"operating.{label}.sensitivity"] = _share(present[:, index], of_class)
-                found[f"operating.{label}.specificity"] = _share(~present[:, index], others)
-        found["operating.flagged.sensitivity"] = _share(flagged, weights * (truth != normal))
-        found["operating.flagged.specificity"] = _share(~flagged, weights * (truth == normal))
-        there = [found[f"per_class.{labels[index]}.sensitivity"] for index in sorted(set(truth.tolist()))]
-        found["balanced_accuracy"] = np.mean(there, axis=0)
-        found["ece"] = _calibration_error(probabilities.max(axis=1), named == truth, weights)
-        return found
-
-    whole = {name: _number(values[0]) for name, values in figures(np.ones((1, len(truth)))).items()}
-    drawn = figures(_resamples([image.patient for image in images]))
-    spans = {name: _interval(values) for name, values in drawn.items()}
-    matrix = np.zeros((len(labels), len(labels)), dtype=int)
-    np.add.at(matrix, (truth, named), 1)
+    Raises
+    ------
+    InvalidData
+        There are no images, or one has a label that is not among `labels`.
+    """
+    answers = Answers.gather(predictions, images, labels=labels)
+    bootstrap = Bootstrap([image.group for image in images])
+    collections = np.array([image.source for image in images])
+    whole, per_source = _figures(answers, bootstrap), {}
+    parts = []
+    for source in sorted(set(collections.tolist())):
+        part = answers.among(collections == source), bootstrap.among(collections == source)
+        parts.append(_figures(*part))
+        per_source[source] = _written(parts[-1], *part)
+    whole["source_balanced"] = {name: mean([part[name] for part in parts]) for name in ("accuracy", "balanced_accuracy")}
     return Evaluation(
-        n=len(truth),
-        accuracy=whole["accuracy"] or 0.0,
-        balanced_accuracy=whole["balanced_accuracy"] or 0.0,
         labels=list(labels),
-        confusion_matrix=matrix.tolist(),
-        per_class=_nested(whole, "per_class"),
-        operating=_nested(whole, "operating"),
-        ece=whole["ece"] or 0.0,
-        intervals={
-            "accuracy": spans["accuracy"],
-            "balanced_accuracy": spans["balanced_accuracy"],
-            "ece": spans["ece"],
-            "per_class": _nested(spans, "per_class"),
-            "operating": _nested(spans, "operating"),
-        },
-        coverage_accuracy=_coverage(probabilities.max(axis=1), named == truth),
+        per_source=per_source,
+        coverage_accuracy=coverage_accuracy(answers, bootstrap),
+        reliability=reliability(answers, bootstrap),
+        **_written(whole, answers, bootstrap),
     )
 
 
-def _share(hit: NDArray[np.bool_], weights: Floats) -> Floats:
-    with np.errstate(invalid="ignore"):
-        result: Floats = (weights @ hit) / weights.sum(axis=1)
-    return result
+def _figures(answers: Answers, bootstrap: Bootstrap) -> dict[str, Any]:
+    """Return a tree of figures."""
+    truth, labels, normal = answers.truth, answers.labels, answers.normal
+    probabilities, confidence = answers.probabilities, answers.confidence
+    every = np.ones(len(truth), dtype=bool)
+    per_class = {
+        label: _called(answers.named == index, truth == index, bootstrap)
+        | {"auc": bootstrap.figure(auc(probabilities[:, index], truth == index, truth != index))}
+        for index, label in enumerate(labels)
+    }
+    operating = {
+        label: _called(answers.present[:, index], truth == index, bootstrap)
+        for index, label in enumerate(labels)
+        if index != normal
+    }
+    pairs = combinations(sorted(range(len(labels)), key=lambda index: index != normal), 2)
+    return {
+        "accuracy": bootstrap.share(answers.right, every),
+        "balanced_accuracy": mean([figures["sensitivity"] for figures in per_class.values()]),
+        "per_class": per_class,
+        "operating": operating | {"flagged": _called(~answers.present[:, normal], truth != normal, bootstrap)},
+        "pairwise": {
+            f"{labels[other]} against {labels[one]}": {"auc": bootstrap.figure(_pair_auc(answers, other, one))}
+            for one, other in pairs
+        },
+        "ece": bootstrap.figure(calibration_error(confidence, answers.right, even_bins(confidence))),
+        "ece_adaptive": bootstrap.figure(calibration_error(confidence, answers.right, full_bins(confidence))),
+        "brier": bootstrap.figure(weighted_mean(((probabilities - np.eye(len(labels))[truth]) ** 2).sum(axis=1))),
+        "abstention": {
+            "coverage": bootstrap.share(~answers.undetermined, every),
+            "accuracy": bootstrap.share(answers.right, ~answers.undetermined),
+        },
+    }
 
 
-def _auc(scores: Floats, positives: Floats, negatives: Floats) -> Floats:
-    """Return the weighted share of pairs in which the positive scores higher; a tie counts half."""
-    _, group = np.unique(scores, return_inverse=True)
-    order = np.argsort(group, kind="stable")
-    starts = np.searchsorted(group[order], np.arange(group.max() + 1))
-    up = np.add.reduceat(positives[:, order], starts, axis=1)
-    down = np.add.reduceat(negatives[:, order], starts, axis=1)
-    below = np.cumsum(down, axis=1) - down / 2
-    with np.errstate(invalid="ignore"):
-        result: Floats = (up * below).sum(axis=1) / (up.sum(axis=1) * down.sum(axis=1))
-    return result
+def _called(called: Flags, there: Flags, bootstrap: Bootstrap) -> dict[str, Figure]:
+    figures = bootstrap.shares(
+        np.stack([called, ~called, there, ~there], axis=1), np.stack([there, ~there, called, ~called], axis=1)
+    )
+    return dict(zip(("sensitivity", "specificity", "ppv", "npv"), figures, strict=True))
 
 
-def _calibration_error(confidence: Floats, right: NDArray[np.bool_], weights: Floats) -> Floats:
-    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
-    member = (bins[:, None] == np.arange(BINS)).astype(float)
-    gap: Floats = np.abs(weights @ (member * (right - confidence)[:, None])).sum(axis=1) / weights.sum(axis=1)
-    return gap
+def _pair_auc(answers: Answers, positive: int, negative: int) -> Statistic:
+    both = answers.probabilities[:, positive] + answers.probabilities[:, negative]
+    score = answers.probabilities[:, positive] / np.maximum(both, np.finfo(float).tiny)
+    return auc(score, answers.truth == positive, answers.truth == negative)
 
 
-def _coverage(confidence: Floats, right: NDArray[np.bool_]) -> list[dict[str, float]]:
-    order = np.argsort(-confidence, kind="stable")
-    rows = []
-    for coverage in COVERAGES:
-        answered = order[: max(1, round(coverage * len(order)))]
-        rows.append({"coverage": coverage, "n": len(answered), "accuracy": float(right[answered].mean())})
-    return rows
+def _written(figures: dict[str, Any], answers: Answers, bootstrap: Bootstrap) -> dict[str, Any]:
+    """Return the values of a tree of figures and, under "intervals", their intervals; with what has none."""
+    values: dict[str, Any] = _each(figures, lambda figure: figure.value)
+    counts = np.zeros((len(answers.labels), len(answers.labels) + 1), dtype=int)
+    np.add.at(counts, (answers.truth, np.where(answers.undetermined, len(answers.labels), answers.named)), 1)
+    values["abstention"]["confusion_matrix"] = counts.tolist()
+    matrix = np.zeros((len(answers.labels), len(answers.labels)), dtype=int)
+    np.add.at(matrix, (answers.truth, answers.named), 1)
+    return values | {
+        "n": len(answers.truth),
+        "groups": bootstrap.groups,
+        "confusion_matrix": matrix.tolist(),
+        "ece_by_chance": calibration_error_by_chance(answers.confidence),
+        "intervals": _each(figures, lambda figure: figure.interval),
+    }
 
 
-def _resamples(patients: Sequence[str]) -> Floats:
-    """Return how often each image is drawn in each resample; images of one patient are drawn together."""
-    _, patient = np.unique(patients, return_inverse=True)
-    count = int(patient.max()) + 1
-    draws = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
-    return draws[:, patient].astype(float)
-
-
-def _number(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
-
-
-def _interval(values: Floats) -> list[float] | None:
-    known = values[~np.isnan(values)]
-    return [float(each) for each in np.quantile(known, [0.025, 0.975])] if len(known) else None
-
-
-def _nested(flat: Mapping[str, Any], first: str) -> dict[str, Any]:
-    nested: dict[str, Any] = {}
-    for name, value in flat.items():
-        head, *rest = name.split(".")
-        if head == first:
-            nested.setdefault(rest[0], {})[rest[1]] = value
-    return nested
+def _each(figures: dict[str, Any], take: Callable[[Figure], Any]) -> dict[str, Any]:
+    return {name: take(each) if isinstance(each, Figure) else _each(each, take) for name, each in figures.items()}

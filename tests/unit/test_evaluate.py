@@ -54,7 +54,11 @@ def test_counts_and_shares_are_those_of_a_case_worked_by_hand() -> None:
     assert result.per_class["Normal"]["sensitivity"] == pytest.approx(2 / 3)
     assert result.per_class["Normal"]["specificity"] == pytest.approx(2 / 3)
     assert result.per_class["COVID-19"]["specificity"] == pytest.approx(4 / 5)
-    assert result.operating["flagged"] == {"sensitivity": pytest.approx(2 / 3), "specificity": pytest.approx(2 / 3)}
+    assert result.per_class["Normal"]["ppv"] == pytest.approx(2 / 3)
+    assert result.per_class["COVID-19"]["ppv"] == pytest.approx(1 / 2)
+    assert result.per_class["COVID-19"]["npv"] == 1
+    assert result.operating["flagged"]["sensitivity"] == result.operating["flagged"]["specificity"] == pytest.approx(2 / 3)
+    assert result.brier == pytest.approx((4 * 0.06 + 2 * (0.8**2 + 0.9**2 + 0.1**2)) / 6)
     assert result.ece == pytest.approx(0.8 - 4 / 6)
 
 
@@ -106,8 +110,8 @@ def test_a_class_without_images_has_no_sensitivity_rather_than_zero() -> None:
 def test_the_surest_images_are_answered_first() -> None:
     probabilities = np.array([[0.9, 0.05, 0.05]] * 5 + [[0.4, 0.3, 0.3]] * 5)
     rows = {row["coverage"]: row for row in measured(probabilities, np.array([0] * 5 + [1] * 5)).coverage_accuracy}
-    assert rows[0.5] == {"coverage": 0.5, "n": 5, "accuracy": 1.0}
-    assert rows[1.0]["accuracy"] == 0.5
+    assert (rows[0.5]["n"], rows[0.5]["accuracy"], rows[0.5]["confidence"]) == (5, 1, 0.9)
+    assert (rows[1.0]["n"], rows[1.0]["accuracy"], rows[1.0]["confidence"]) == (10, 0.5, 0.4)
 
 
 @pytest.mark.parametrize("sharpness", [0.25, 1.0, 4.0])
