@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from cxr_models.catalogue import Catalogue, LabelledImage, Split, count, folds, split
-from cxr_models.data import load_images
 from cxr_models.errors import InvalidData
-from cxr_models.evaluate import measure
+from cxr_models.evaluate import classify, measure
 from cxr_models.predict import Predictor, choose_device
 from cxr_models.predictions_file import PredictedImage, as_predicted, read_predictions, short_group, write_predictions
 from cxr_models.recipe import Recipe
@@ -23,6 +22,9 @@ from cxr_models.values import LABELS, Prediction
 
 OUT_OF_FOLD = "out_of_fold.csv"
 SUMMARY = "crossvalidation.json"
+
+Done = tuple[tuple[PredictedImage, ...], dict[str, Any]]
+"""A fold's predictions, and what became of its training."""
 
 log = logging.getLogger(__name__)
 
@@ -59,15 +61,15 @@ class Fold:
 def plan_folds(catalogue: Catalogue, plan: Plan) -> tuple[Fold, ...]:
     """Part all images outside test folders into folds, and the rest of each fold into train and validation.
 
-    Of byte-identical files one is kept. What shares a group with an image of a test folder is predicted, but never trained on,
-    so that no choice made by these figures has seen the test.
+    What shares a group with an image of a test folder is predicted, but never trained on: no choice that is made by these
+    figures has seen the test.
 
     Raises
     ------
     InvalidData
-        There are too few groups, or one file has two labels.
+        There are fewer groups than folds.
     """
-    outside = _distinct(catalogue.train + catalogue.val + catalogue.unparted)
+    outside = catalogue.train + catalogue.val + catalogue.unparted
     tested = {image.group for image in catalogue.test}
     result = []
     for number, images in enumerate(folds(outside, count=plan.count, seed=plan.seed), start=1):
@@ -78,15 +80,12 @@ def plan_folds(catalogue: Catalogue, plan: Plan) -> tuple[Fold, ...]:
     return tuple(result)
 
 
-def train_fold(
-    fold: Fold, *, recipe: Recipe, machine: Machine, output: Path
-) -> tuple[tuple[PredictedImage, ...], dict[str, Any]]:
+def train_fold(fold: Fold, *, recipe: Recipe, machine: Machine, output: Path) -> Done:
     """Train without a fold and predict it as serving would; return the predictions and what became of the training."""
     started = time.monotonic()
     fitted = fit(fold.parts, recipe=recipe, machine=machine, output=output)
     predictor = Predictor(fitted.network, fitted.card, device=choose_device("cpu" if machine.accelerator == "cpu" else "auto"))
-    prepared = load_images(fold.images, fitted.card.preparation).tensors[0]
-    rows = as_predicted(fold.images, predictor.predict(list(prepared)), fold=fold.number)
+    rows = as_predicted(fold.images, list(classify(predictor, fold.images)), fold=fold.number)
     return rows, {
         "fold": fold.number,
         "n": len(fold.images),
@@ -94,6 +93,7 @@ def train_fold(
         "validation": count(fold.parts.val),
         "temperature": fitted.card.temperature,
         "thresholds": dict(fitted.card.thresholds),
+        "abstain_below": fitted.card.abstain_below,
         "epochs": len(fitted.history),
         "seconds": round(time.monotonic() - started, 1),
         "initial": fitted.card.training.get("initial"),
@@ -121,6 +121,11 @@ def crossvalidate(
         `output` holds folds of another recipe, other images or other folds; or the images do not make a cross-validation.
     """
     planned = plan_folds(catalogue, plan)
+    tested = {image.group for image in catalogue.test}
+    log.info(
+        "%d images of test folders take no part; %d others share film or patient with one: predicted, but never trained on.",
+        *(len(catalogue.test), sum(image.group in tested for fold in planned for image in fold.images)),
+    )
     if unknown := set(only) - {fold.number for fold in planned}:
         raise InvalidData(f"There is no fold {min(unknown)}; the folds are 1 to {plan.count}.")
     identity = _identity(plan, planned)
@@ -143,7 +148,7 @@ def crossvalidate(
     if missing := [fold.number for fold in planned if fold.number not in done]:
         log.info("folds %s are still missing.", ", ".join(map(str, missing)))
         return None
-    return _summarise(output, plan=plan, planned=planned, done=done)
+    return _summarise(output, plan=plan, identity=identity, done=[done[fold.number] for fold in planned])
 
 
 def accuracy(rows: Sequence[PredictedImage]) -> float:
@@ -161,15 +166,6 @@ def balanced_accuracy(rows: Sequence[PredictedImage]) -> float:
 
 def _right(row: PredictedImage) -> bool:
     return max(LABELS, key=lambda label: row.probabilities[label]) == row.label
-
-
-def _distinct(images: Sequence[LabelledImage]) -> tuple[LabelledImage, ...]:
-    kept: dict[str, LabelledImage] = {}
-    for image in images:
-        first = kept.setdefault(image.sha256, image)
-        if first.label != image.label:
-            raise InvalidData(f"{first.path} and {image.path} are the same file under two labels; remove one.")
-    return tuple(kept.values())
 
 
 def _home(output: Path, fold: Fold) -> Path:
@@ -197,7 +193,7 @@ def _write_fold(home: Path, rows: Sequence[PredictedImage], facts: Mapping[str, 
     _write_json(home / "fold.json", facts)
 
 
-def _read_fold(home: Path, identity: Mapping[str, Any]) -> tuple[tuple[PredictedImage, ...], dict[str, Any]] | None:
+def _read_fold(home: Path, identity: Mapping[str, Any]) -> Done | None:
     path = home / "fold.json"
     if not path.is_file():
         return None
@@ -217,31 +213,22 @@ def _write_json(path: Path, value: Any) -> None:
     part.replace(path)
 
 
-def _summarise(
-    output: Path,
-    *,
-    plan: Plan,
-    planned: Sequence[Fold],
-    done: Mapping[int, tuple[tuple[PredictedImage, ...], dict[str, Any]]],
-) -> dict[str, Any]:
+def _summarise(output: Path, *, plan: Plan, identity: Mapping[str, Any], done: Sequence[Done]) -> dict[str, Any]:
     """Write out_of_fold.csv, and the figures that follow from it as it was written."""
-    write_predictions(output / OUT_OF_FOLD, [row for rows, _ in done.values() for row in rows])
-    thresholds = {number: facts["thresholds"] for number, (_, facts) in done.items()}
-    images = {image.sha256: image for fold in planned for image in fold.images}
-    predicted = [
-        (images[row.sha256], Prediction.read(row.probabilities, thresholds=thresholds[row.fold or 0]))
-        for row in read_predictions(output / OUT_OF_FOLD)
+    write_predictions(output / OUT_OF_FOLD, [row for rows, _ in done for row in rows])
+    rows = read_predictions(output / OUT_OF_FOLD)
+    cards = {facts["fold"]: facts for _, facts in done}
+    predictions = [
+        Prediction.read(row.probabilities, thresholds=card["thresholds"], abstain_below=card["abstain_below"])
+        for row in rows
+        for card in [cards[row.fold]]
     ]
-    figures = {}
-    for source in (None, *sorted({image.source for image, _ in predicted})):
-        those = [(image, prediction) for image, prediction in predicted if source in {None, image.source}]
-        figures[source or "all"] = asdict(measure([each for _, each in those], [each for each, _ in those], labels=LABELS))
     summary = {
         "recipe_name": plan.name,
-        **_identity(plan, planned),
+        **identity,
         "versions": {name: version(name) for name in ("cxr-worker", "torch", "lightning")},
-        "each_fold": [done[number][1] for number in sorted(done)],
-        "figures": figures,
+        "each_fold": [facts for _, facts in done],
+        "figures": asdict(measure(predictions, rows, labels=LABELS)),
     }
     _write_json(output / SUMMARY, summary)
     return summary

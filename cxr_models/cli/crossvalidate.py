@@ -56,7 +56,7 @@ def crossvalidate(  # noqa: PLR0913  each parameter is an option of the command 
 
 def _print_figures(figures: dict[str, Any]) -> None:
     table = Table("images", "n", "accuracy", "balanced accuracy", "calibration error")
-    for name, measured in figures.items():
+    for name, measured in {"all": figures, **figures["per_source"]}.items():
         cells = []
         for figure in ("accuracy", "balanced_accuracy", "ece"):
             low, high = measured["intervals"][figure]

@@ -87,15 +87,6 @@ def test_what_shares_a_group_with_a_test_image_is_predicted_but_never_trained_on
     assert predicted == trained | {"100", "101"}
 
 
-def test_a_file_that_stands_twice_is_predicted_once_and_refused_under_two_labels() -> None:
-    images = many(30)
-    twice = replace(images[0], path=Path("copy.png"))
-    planned = plan_folds(Catalogue(unparted=(*images, twice)), Plan(name="tiny", recipe=TINY))
-    assert sum(len(fold.images) for fold in planned) == 30
-    with pytest.raises(InvalidData, match=r"0\.png and copy\.png"):
-        plan_folds(Catalogue(unparted=(*images, replace(twice, label="Normal"))), Plan(name="tiny", recipe=TINY))
-
-
 def test_a_cross_validation_writes_predictions_of_every_image_and_the_figures(
     run: Callable[..., dict[str, Any] | None], catalogue: Catalogue, tmp_path: Path
 ) -> None:
@@ -107,9 +98,9 @@ def test_a_cross_validation_writes_predictions_of_every_image_and_the_figures(
     assert len(rows) == 72
     assert {row.fold for row in rows} == {1, 2, 3}
     assert summary == json.loads((tmp_path / SUMMARY).read_text())
-    assert summary["figures"]["all"]["n"] == 72
-    assert summary["figures"]["all"]["accuracy"] == pytest.approx(accuracy(rows))
-    assert set(summary["figures"]) == {"all", "north", "south"}
+    assert summary["figures"]["n"] == 72
+    assert summary["figures"]["accuracy"] == pytest.approx(accuracy(rows))
+    assert set(summary["figures"]["per_source"]) == {"north", "south"}
     assert summary["recipe"]["epochs"] == 2
     assert [fold["epochs"] for fold in summary["each_fold"]] == [2, 2, 2]
     assert all(
