@@ -13,6 +13,7 @@ from cxr_models.cli.crossvalidate import crossvalidate
 from cxr_models.cli.evaluate import evaluate
 from cxr_models.cli.predict import predict
 from cxr_models.cli.show import show
+from cxr_models.cli.table import table
 from cxr_models.cli.train import train
 from cxr_models.errors import Misuse, ModelError
 
@@ -22,7 +23,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (train, crossvalidate, evaluate, predict, show):
+for command in (train, crossvalidate, evaluate, predict, show, table):
     app.command()(command)
 
 
