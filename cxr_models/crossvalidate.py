@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import shutil
 import time
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
@@ -10,6 +11,8 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from pydantic import ValidationError
 
 from cxr_models.catalogue import Catalogue, LabelledImage, Split, count, folds, split
 from cxr_models.errors import InvalidData
@@ -137,18 +140,25 @@ def crossvalidate(
     for ended, fold in enumerate(todo, start=1):
         rows, facts = train_fold(fold, recipe=plan.recipe, machine=machine, output=_home(output, fold))
         _write_fold(_home(output, fold), rows, {"plan": identity, **facts})
+        # A VGG16's are gigabytes.
+        shutil.rmtree(_home(output, fold) / "checkpoints", ignore_errors=True)
         done[fold.number] = rows, facts
         so_far = [row for those, _ in done.values() for row in those]
         left = (time.monotonic() - started) / ended * (len(todo) - ended)
         log.info(
-            "fold %d of %d: %d images, balanced accuracy %.3f, %.0f s; %d folds so far: accuracy %.3f, balanced %.3f; %s",
+            "fold %d of %d: %d images, balanced accuracy %.3f, %.0f s; with %d folds: accuracy %.3f, balanced %.3f; %s",
             *(fold.number, plan.count, len(rows), balanced_accuracy(rows), facts["seconds"]),
-            *(len(done), accuracy(so_far), balanced_accuracy(so_far), f"about {left / 60:.0f} min left" if left else "done"),
+            *(len(done), accuracy(so_far), balanced_accuracy(so_far), f"about {duration(left)} left" if left else "done"),
         )
     if missing := [fold.number for fold in planned if fold.number not in done]:
         log.info("folds %s are still missing.", ", ".join(map(str, missing)))
         return None
     return _summarise(output, plan=plan, identity=identity, done=[done[fold.number] for fold in planned])
+
+
+def duration(seconds: float) -> str:
+    """Say how long something takes, as one would to a person who waits."""
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
 def accuracy(rows: Sequence[PredictedImage]) -> float:
@@ -180,7 +190,7 @@ def _identity(plan: Plan, planned: Sequence[Fold]) -> dict[str, Any]:
         for image in fold.images
     )
     return {
-        "recipe": plan.recipe.model_dump(mode="json"),
+        "recipe": _as_written(plan.recipe),
         "folds": plan.count,
         "seed": plan.seed,
         "images_sha256": hashlib.sha256("\n".join(lines).encode()).hexdigest(),
@@ -199,12 +209,26 @@ def _read_fold(home: Path, identity: Mapping[str, Any]) -> Done | None:
         return None
     facts = json.loads(path.read_bytes())
     written = facts.pop("plan")
+    written["recipe"] = _with_later_defaults(written["recipe"])
     if differing := [key for key in identity if written[key] != identity[key]]:
         what = ", ".join(differing).replace("images_sha256", "images")
         raise InvalidData(
             f"{home} holds a fold of another cross-validation (other {what}); take another --output or delete it."
         )
     return read_predictions(home / "predictions.csv"), facts
+
+
+def _as_written(recipe: Recipe) -> dict[str, Any]:
+    # A file's name without its folder, as on a card.
+    return recipe.model_dump(mode="json") | ({"initial": Path(recipe.initial).name} if recipe.initial else {})
+
+
+def _with_later_defaults(written: dict[str, Any]) -> dict[str, Any]:
+    """Return a recipe's values as they are written today: it may have been written before there was one of them."""
+    try:
+        return _as_written(Recipe.model_validate(written))
+    except ValidationError:
+        return written
 
 
 def _write_json(path: Path, value: Any) -> None:

@@ -20,6 +20,7 @@ def crossvalidate(  # noqa: PLR0913  each parameter is an option of the command 
     only_fold: Annotated[
         list[int] | None, typer.Option(help="Train this fold alone, from 1; may be given again. Others may run elsewhere.")
     ] = None,
+    initial: Annotated[str | None, typer.Option(help="Weights to start from, as in train [default: the recipe's].")] = None,
     accelerator: Annotated[str, typer.Option(help="Lightning's: auto, cpu, gpu …")] = "auto",
     precision: Annotated[str, typer.Option(help="Lightning's: 32-true, bf16-mixed, 16-mixed …")] = "32-true",
     as_json: Json = False,
@@ -30,9 +31,9 @@ def crossvalidate(  # noqa: PLR0913  each parameter is an option of the command 
     trained on. Folds that the output folder holds already are not trained again.
     """
     from cxr_models.catalogue import read_catalogue
-    from cxr_models.recipe import read_recipe
+    from cxr_models.recipe import change_recipe, read_recipe
 
-    chosen = read_recipe(recipe)
+    chosen = change_recipe(read_recipe(recipe), initial=initial)
     catalogue = read_catalogue(data)
     from cxr_models.crossvalidate import Plan, crossvalidate
     from cxr_models.films import group_by_film

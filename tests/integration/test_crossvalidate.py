@@ -140,6 +140,17 @@ def test_folds_of_another_recipe_seed_or_other_images_are_not_mixed(
         run(tmp_path, catalogue=Catalogue(unparted=catalogue.unparted[1:]))
 
 
+def test_a_fold_that_was_written_before_a_recipe_had_some_value_still_counts(
+    run: Callable[..., dict[str, Any] | None], tmp_path: Path
+) -> None:
+    run(tmp_path)
+    path = tmp_path / "fold-1" / "fold.json"
+    facts = json.loads(path.read_text())
+    assert facts["plan"]["recipe"].pop("label_smoothing") == 0
+    path.write_text(json.dumps(facts))
+    assert run(tmp_path) is not None
+
+
 def test_a_fold_that_there_is_not_is_refused(run: Callable[..., dict[str, Any] | None], tmp_path: Path) -> None:
     with pytest.raises(InvalidData, match="no fold 4; the folds are 1 to 3"):
         run(tmp_path, only={1, 4})
