@@ -21,16 +21,18 @@ class Condition(Enum):
 
 
 class Presence(Enum):
-    """Whether a condition was found (CID 241). A negative result is written, since a missing item says nothing."""
+    """Whether a condition was found (CID 240, 241). A negative result is written, since a missing item says nothing."""
 
     PRESENT = Code("52101004", "SCT", "Present")
     """The probability reached the operating threshold of its class."""
     ABSENT = Code("272519000", "SCT", "Absent")
     """It did not."""
+    UNDETERMINED = Code("373068000", "SCT", "Undetermined")
+    """It did not, on an image of which the classifier is not sure: that is no negative result."""
 
 
 class Assessment(Enum):
-    """How soon somebody should look: CID 7035 "Actionable Finding Classification", and normal (CID 222)."""
+    """How soon somebody should look: CID 7035 "Actionable Finding Classification", and normal or not known (CID 222)."""
 
     ACTIONABLE_WITHIN_MINUTES = Code("RID49480", "RADLEX", "ACR Category 1 Actionable Finding")
     """Our triage level *urgent*."""
@@ -40,6 +42,8 @@ class Assessment(Enum):
     """Something was flagged that can wait for the usual order of reading."""
     NORMAL = Code("17621005", "SCT", "Normal")
     """Nothing was flagged. It is no rule-out, and lowers no priority that the study already has."""
+    UNDETERMINED = Code("371934000", "SCT", "Undetermined")
+    """Nothing was flagged, and of some image the classifier is not sure."""
 
 
 class Anatomy(Enum):

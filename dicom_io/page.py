@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from dicom_io.codes import Assessment, Condition
+from dicom_io.codes import Assessment
 from dicom_io.provenance import DISCLAIMER
-from dicom_io.values import ClassFinding, StudyFindings
+from dicom_io.values import ClassFinding, ImageFindings, StudyFindings
 
 WIDTH: Final = 1536
 HEIGHT: Final = 1024
@@ -43,6 +43,7 @@ _LEVELS: Final = {
     Assessment.ACTIONABLE_WITHIN_HOURS.value: "HIGH",
     Assessment.ACTIONABLE_WITHIN_DAYS.value: "FLAGGED",
     Assessment.NORMAL.value: "NOT FLAGGED",
+    Assessment.UNDETERMINED.value: "UNDETERMINED",
 }
 """In words of urgency. Where nothing was flagged the page does not say "normal", which would be read as a rule-out."""
 
@@ -76,7 +77,7 @@ def draw_page(findings: StudyFindings, shown: Shown, *, made_at: datetime) -> Pi
     y = _paragraph(pen, y + 20, findings.impression)
     which = f", image {shown.number + 1} of {len(findings.images)}" if len(findings.images) > 1 else ""
     pen.text((_LEFT, y + 24), f"Model probability{which}", font=_font(_SMALL), fill=_GREY)
-    _bars(pen, y + 68, bottom, findings.images[shown.number].findings)
+    _bars(pen, y + 68, bottom, findings.images[shown.number])
     return np.asarray(page)
 
 
@@ -93,7 +94,7 @@ def _headline(pen: ImageDraw.ImageDraw, findings: StudyFindings) -> int:
     """Draw the triage level; return where the next line goes."""
     pen.text((_LEFT, 28), "AI triage of this study", font=_font(_SMALL), fill=_GREY)
     level = _LEVELS.get(findings.assessment, findings.assessment.meaning)
-    flagged = findings.assessment != Assessment.NORMAL.value
+    flagged = findings.assessment not in {Assessment.NORMAL.value, Assessment.UNDETERMINED.value}
     size = _fitting(level, _LARGE, _RIGHT - _LEFT - 36)
     box = (_LEFT, 72, _RIGHT, 72 + 92)
     pen.rounded_rectangle(box, radius=10, fill=_ORANGE if flagged else None, outline=_ORANGE if flagged else _BLUE, width=4)
@@ -102,22 +103,23 @@ def _headline(pen: ImageDraw.ImageDraw, findings: StudyFindings) -> int:
     return box[3]
 
 
-def _bars(pen: ImageDraw.ImageDraw, y: int, bottom: int, findings: tuple[ClassFinding, ...]) -> None:
+def _bars(pen: ImageDraw.ImageDraw, y: int, bottom: int, image: ImageFindings) -> None:
     """Draw the classes in their order; where not all fit, the weightiest, and count the rest, which the report has."""
     fit = (bottom - y) // _BAR_HEIGHT
-    weightiest = sorted(findings, key=lambda finding: (_raises_concern(finding), finding.probability), reverse=True)
+    findings = image.findings
+    weightiest = sorted(findings, key=lambda finding: (finding.raises_concern, finding.probability), reverse=True)
     drawn = findings if len(findings) <= fit else tuple(weightiest[: fit - 1])
     for finding in drawn:
-        _bar(pen, y, finding)
+        _bar(pen, y, finding, said=image.presence(finding).value.meaning.lower())
         y += _BAR_HEIGHT
     if len(drawn) < len(findings):
         more = f"and {len(findings) - len(drawn)} more in the report"
         pen.text((_LEFT, y), more, font=_font(_SMALL), fill=_GREY)
 
 
-def _bar(pen: ImageDraw.ImageDraw, y: int, finding: ClassFinding) -> None:
-    """Draw one class: its name, its probability, a bar with a mark at the threshold, and whether it reached it."""
-    colour = _ORANGE if _raises_concern(finding) else _BLUE
+def _bar(pen: ImageDraw.ImageDraw, y: int, finding: ClassFinding, *, said: str) -> None:
+    """Draw one class: its name, its probability, a bar with a mark at the threshold, and what is said of it."""
+    colour = _ORANGE if finding.raises_concern else _BLUE
     percent = f"{finding.probability * 100:.1f} %"
     room = _RIGHT - _LEFT - round(_font(_BODY).getlength(percent)) - 16
     pen.text((_LEFT, y), _shortened(finding.concept.meaning, _BODY, room), font=_font(_BODY), fill=_WHITE)
@@ -125,17 +127,12 @@ def _bar(pen: ImageDraw.ImageDraw, y: int, finding: ClassFinding) -> None:
     top, bottom = y + 44, y + 68
     pen.rectangle((_LEFT, top, _RIGHT, bottom), fill=_TRACK)
     pen.rectangle((_LEFT, top, _along(finding.probability), bottom), fill=colour)
-    said = "present" if finding.present else "absent"
     if finding.threshold is not None:
         mark = _along(finding.threshold)
         pen.line((mark, top - 7, mark, bottom + 7), fill=_BLACK, width=9)
         pen.line((mark, top - 7, mark, bottom + 7), fill=_WHITE, width=5)
         said += f", threshold {finding.threshold * 100:.1f} %"
     pen.text((_LEFT, bottom + 6), said, font=_font(_SMALL), fill=colour)
-
-
-def _raises_concern(finding: ClassFinding) -> bool:
-    return finding.present and finding.concept != Condition.NORMAL.value
 
 
 def _footer(pen: ImageDraw.ImageDraw, findings: StudyFindings, made_at: datetime) -> int:

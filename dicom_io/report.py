@@ -13,7 +13,7 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import Comprehensive3DSRStorage, ComprehensiveSRStorage
 
 from dicom_io import uids
-from dicom_io.codes import Anatomy, Document, Presence, View
+from dicom_io.codes import Anatomy, Document, View
 from dicom_io.errors import InvalidReport
 from dicom_io.identity import SourceImage, put, read_source_image, shared_identity
 from dicom_io.provenance import DISCLAIMER, local_time, sign
@@ -137,10 +137,7 @@ def _groups(findings: StudyFindings, images: Sequence[SourceImage]) -> Iterator[
                     )
                 ],
                 qualitative_evaluations=[
-                    sr.QualitativeEvaluation(
-                        name=finding.concept,
-                        value=(Presence.PRESENT if finding.present else Presence.ABSENT).value,
-                    )
+                    sr.QualitativeEvaluation(name=finding.concept, value=of_image.presence(finding).value)
                 ],
                 source_images=[
                     sr.SourceImageForMeasurementGroup(image.reference.sop_class_uid, image.reference.sop_instance_uid)

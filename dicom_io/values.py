@@ -7,6 +7,7 @@ from typing import NewType
 
 from pydicom.sr.coding import Code
 
+from dicom_io.codes import Condition, Presence
 from dicom_io.errors import InvalidReport
 
 StudyUID = NewType("StudyUID", str)
@@ -54,6 +55,11 @@ class ClassFinding:
             if not 0.0 <= value <= 1.0:
                 raise InvalidReport("A probability or threshold is not between 0 and 1.")
 
+    @property
+    def raises_concern(self) -> bool:
+        """Whether something abnormal is present."""
+        return self.present and self.concept != Condition.NORMAL.value
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageFindings:
@@ -61,6 +67,14 @@ class ImageFindings:
 
     path: Path
     findings: tuple[ClassFinding, ...]
+    undetermined: bool = False
+    """The classifier is not sure of this image. What it flags stays flagged; the rest is then undetermined, not absent."""
+
+    def presence(self, finding: ClassFinding) -> Presence:
+        """What is said of one of its classes."""
+        if self.undetermined and not finding.raises_concern:
+            return Presence.UNDETERMINED
+        return Presence.PRESENT if finding.present else Presence.ABSENT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
