@@ -84,8 +84,8 @@ class FakeEngine:
         return ImageOutcome(instance=instance, eligible=True, reason_code="eligible", reason="", answer=answer)
 
 
-def answer_for(label: str, *, model: ModelIdentity | None = None) -> Answer:
-    """What a model that is sure of a label answers."""
+def answer_for(label: str, *, model: ModelIdentity | None = None, undetermined: bool = False) -> Answer:
+    """What a model that is sure of a label answers, or one that is not sure enough."""
     return Answer(
         model=model or model_identity(),
         temperature=1.0,
@@ -93,6 +93,7 @@ def answer_for(label: str, *, model: ModelIdentity | None = None) -> Answer:
         probabilities={each: 0.8 if each == label else 0.1 for each in ("COVID-19", "Normal", "Pneumonia")},
         present={each: each == label for each in ("COVID-19", "Normal", "Pneumonia")},
         label=label,
+        undetermined=undetermined,
         flagged=label != "Normal",
     )
 

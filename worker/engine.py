@@ -2,18 +2,21 @@
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
 from typing import Protocol
 
 import torch
 
-from cxr_models.errors import Permanent as PermanentModelError
+from cxr_models.errors import DeviceBusy
 from cxr_models.predict import Predictor
-from cxr_models.values import Card, Prediction
 from dicom_io.status import is_transient
 from worker.log import traceback_of
-from worker.steps.prepare import PreparedImage, prepare, undecodable
+from worker.shadow import LEFT_OUT, Shadow
+from worker.steps.predict import predict
+from worker.steps.prepare import PreparedImage, ToShadow, prepare, undecodable
 from worker.steps.select import newest_contents, select
-from worker.values import Answer, ImageOutcome, ModelIdentity, ReadyStudy, StoredInstance, StudyOutcome
+from worker.values import Answer, ImageOutcome, ReadyStudy, StoredInstance, StudyOutcome
 
 
 class Engine(Protocol):
@@ -30,10 +33,14 @@ class Engine(Protocol):
 
 
 class LocalEngine:
-    """Decodes in threads and predicts on one warm model, batching images of different studies into one forward pass."""
+    """Decodes in threads and predicts on one warm model, batching images of different studies into one forward pass.
 
-    def __init__(self, predictor: Predictor, *, decode_threads: int) -> None:
+    A shadow model, where there is one, answers after it on the same decoded images.
+    """
+
+    def __init__(self, predictor: Predictor, *, decode_threads: int, shadow: Shadow | None = None) -> None:
         self.predictor = predictor
+        self.shadow = shadow
         self._pool = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
 
     def analyse(self, studies: Sequence[ReadyStudy]) -> Iterator[StudyOutcome]:
@@ -53,12 +60,18 @@ class LocalEngine:
 
     def _open_all(self, study: ReadyStudy) -> list[PreparedImage | ImageOutcome]:
         chosen, set_aside = newest_contents(study.instances)
-        return [*self._pool.map(self._open, chosen), *set_aside]
+        return [*self._pool.map(partial(self._open, shadow=self._shadow_for(study)), chosen), *set_aside]
 
-    def _open(self, instance: StoredInstance) -> PreparedImage | ImageOutcome:
+    def _shadow_for(self, study: ReadyStudy) -> ToShadow | None:
+        if self.shadow is None:
+            return None
+        # What ended the process may have been the shadow, out of memory for one: it costs a study one attempt and no more.
+        return self.shadow.prepare if study.attempts <= 1 else lambda _: LEFT_OUT
+
+    def _open(self, instance: StoredInstance, *, shadow: ToShadow | None) -> PreparedImage | ImageOutcome:
         try:
             selected = select(instance)
-            return selected if isinstance(selected, ImageOutcome) else prepare(selected, self.predictor.prepare)
+            return selected if isinstance(selected, ImageOutcome) else prepare(selected, self.predictor.prepare, shadow=shadow)
         except FileNotFoundError:
             return undecodable(instance, "The received file is gone from the disk: send the image again.")
         except Exception as error:
@@ -68,41 +81,29 @@ class LocalEngine:
             return undecodable(instance, f"Internal error: {type(error).__name__} at {traceback_of(error)}")
 
     def _answer(self, images: Sequence[PreparedImage]) -> Iterator[ImageOutcome]:
-        for image, prediction in zip(images, self._predict([image.tensor for image in images]), strict=True):
-            if isinstance(prediction, str):
-                yield undecodable(image.instance, prediction)
+        answers = self._predict([image.tensor for image in images])
+        for image, answer, shadow in zip(images, answers, self._shadow_answers(images), strict=True):
+            if isinstance(answer, str):
+                yield replace(undecodable(image.instance, answer), shadow=shadow)
                 continue
             yield ImageOutcome(
                 instance=image.instance,
                 eligible=True,
                 reason_code="eligible",
                 reason="; ".join(image.notes),
-                answer=answer_of(prediction, self.predictor.card),
+                answer=answer,
+                shadow=shadow,
             )
 
-    def _predict(self, tensors: Sequence[torch.Tensor]) -> list[Prediction | str]:
-        """Predict together; where the batch fails for good, one by one, so that only the culprit gets the reason."""
+    def _predict(self, tensors: Sequence[torch.Tensor]) -> list[Answer | str]:
         try:
-            return list(self.predictor.predict(tensors))
-        except PermanentModelError as error:
-            if len(tensors) <= 1:
-                return [str(error)]
-            return [answer for tensor in tensors for answer in self._predict([tensor])]
+            return predict(self.predictor, tensors)
+        except DeviceBusy:
+            if self.shadow is None or not self.shadow.let_go():
+                raise
+            return predict(self.predictor, tensors)
 
-
-def answer_of(prediction: Prediction, card: Card) -> Answer:
-    """A prediction together with what made it."""
-    return Answer(
-        model=identity_of(card),
-        temperature=card.temperature,
-        thresholds=card.thresholds,
-        probabilities=prediction.probabilities,
-        present=prediction.present,
-        label=prediction.label,
-        flagged=prediction.flagged,
-    )
-
-
-def identity_of(card: Card) -> ModelIdentity:
-    """Which weights a card describes."""
-    return ModelIdentity(name=card.name, version=card.version, weights_sha256=card.weights_sha256)
+    def _shadow_answers(self, images: Sequence[PreparedImage]) -> Sequence[Answer | str | None]:
+        shadowed = [image.shadow for image in images if image.shadow is not None]
+        answers = iter(self.shadow.answer(shadowed) if self.shadow is not None and shadowed else ())
+        return [None if image.shadow is None else next(answers) for image in images]

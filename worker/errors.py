@@ -7,6 +7,7 @@ WorkerError
 └── Permanent               a person must look
     ├── ConfigurationError
     ├── DatabaseOutdated
+    ├── AnotherModel
     ├── NoSuchStudy
     └── NoSuchDelivery
 
@@ -45,6 +46,10 @@ class ConfigurationError(Permanent):
 
 class DatabaseOutdated(Permanent):
     """The database is not at the newest migration: run 'cxr-worker db upgrade'."""
+
+
+class AnotherModel(Permanent):
+    """Another model has this name and version."""
 
 
 class NoSuchStudy(Permanent):

@@ -48,7 +48,7 @@ def result_key(study: AnalysedStudy) -> str:
         model = image.answer.model
         parameters = (image.answer.temperature, sorted(image.answer.thresholds.items()))
         parts.append(f"{image.instance.sop_instance_uid} {image.instance.sha256} {model.weights_sha256} {parameters}")
-        parts.append(f"{model.name} {model.version}")
+        parts.append(f"{model.name} {model.version}{' undetermined' if image.answer.undetermined else ''}")
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
@@ -65,17 +65,28 @@ def study_findings(study: AnalysedStudy, *, name: str, predecessor: ObjectRefere
     answers = [image.answer for image in study.images if image.answer is not None]
     return StudyFindings(
         images=tuple(
-            ImageFindings(path=image.instance.path, findings=_class_findings(image.answer))
+            ImageFindings(
+                path=image.instance.path,
+                findings=_class_findings(image.answer),
+                undetermined=image.answer.undetermined,
+            )
             for image in study.images
             if image.answer is not None
         ),
         algorithm=_algorithm(answers[0]),
-        assessment=ASSESSMENTS[study.triage],
+        assessment=_assessment(answers, study.triage),
         impression=_impression(answers, study.triage),
         analysed_at=study.analysed_at.astimezone(),  # documents carry local time
         result_key=name,
         predecessor=predecessor,
     )
+
+
+def _assessment(answers: list[Answer], triage: Triage) -> Code:
+    """The level as a code; what flags nothing is not called normal where the model is not sure of an image."""
+    if triage is Triage.ROUTINE and any(answer.undetermined for answer in answers):
+        return Assessment.UNDETERMINED.value
+    return ASSESSMENTS[triage]
 
 
 def _class_findings(answer: Answer) -> tuple[ClassFinding, ...]:
@@ -104,12 +115,19 @@ def _impression(answers: list[Answer], triage: Triage) -> str:
     found = [
         label for label in sorted(MEANINGS) if any(answer.present.get(label, False) for answer in answers) and label != "Normal"
     ]
-    words = " and ".join(MEANINGS[label].words for label in found) or MEANINGS["Normal"].words
+    words = " and ".join(MEANINGS[label].words for label in found)
+    words = "; ".join(filter(None, (words, _unsure(answers)))) or MEANINGS["Normal"].words
     highest = {label: max(answer.probabilities[label] for answer in answers) for label in sorted(answers[0].probabilities)}
     numbers = ", ".join(f"{label} {probability:.0%}" for label, probability in highest.items())
     images = "1 image" if len(answers) == 1 else f"{len(answers)} images, highest of each"
     kept = "" if triage_of(answers) is triage else ", kept from an earlier result"
     return f"AI triage {triage.value}{kept}: {words} ({numbers}; {images})."
+
+
+def _unsure(answers: list[Answer]) -> str:
+    count = sum(answer.undetermined for answer in answers)
+    which = "" if count == len(answers) else f" on {count} of {len(answers)} images"
+    return f"undetermined{which}: the model is not sure" if count else ""
 
 
 def most_urgent(study: AnalysedStudy) -> int:

@@ -1,18 +1,18 @@
-"""The active model: which one it is, and holding it ready."""
-
-from datetime import datetime
+"""The models in use: the active one, and its shadow where there is one, held ready."""
 
 import structlog
 import torch
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection
 
-from cxr_models.checkpoint import read_card
 from cxr_models.predict import Predictor
-from cxr_models.zoo import find_model
+from worker.db import models
 from worker.db.database import Database
-from worker.db.schema import activations
-from worker.engine import LocalEngine, identity_of
-from worker.settings import InferenceSettings
+from worker.engine import LocalEngine
+from worker.register import require_meanings
+from worker.registry import ModelFolder, active_model
+from worker.settings import Settings
+from worker.shadow import ShadowHolder
+from worker.steps.predict import identity_of
 from worker.values import ModelIdentity
 
 log = structlog.get_logger()
@@ -20,18 +20,7 @@ log = structlog.get_logger()
 _SMALL_SIDE = 64
 
 
-def active_model(connection: Connection, settings: InferenceSettings) -> str:
-    """Name or folder of the model that is to answer: the last one activated, else the configured one."""
-    activated = connection.execute(select(activations.c.model).order_by(activations.c.id.desc()).limit(1)).scalar()
-    return activated or settings.model
-
-
-def activate(connection: Connection, model: str, *, now: datetime) -> None:
-    """Make a model the active one; a running worker takes it up at its next step."""
-    connection.execute(insert(activations).values(at=now, model=model))
-
-
-def active_identity(connection: Connection, settings: InferenceSettings) -> ModelIdentity:
+def active_identity(connection: Connection, settings: Settings) -> ModelIdentity:
     """Which weights are to answer, by their card; nothing is loaded.
 
     Raises
@@ -39,16 +28,18 @@ def active_identity(connection: Connection, settings: InferenceSettings) -> Mode
     cxr_models.errors.ModelError
         There is no such model, or its card is wrong.
     """
-    return identity_of(read_card(find_model(active_model(connection, settings))))
+    return identity_of(active_model(connection, settings).read_card())
 
 
 class ModelHolder:
-    """Keeps an engine with the active model warm, and changes it when another one was activated."""
+    """Keeps an engine with the active model and its shadow warm, and changes it when another one was named."""
 
-    def __init__(self, database: Database, settings: InferenceSettings) -> None:
+    def __init__(self, database: Database, settings: Settings) -> None:
         self._database = database
         self._settings = settings
-        self._loaded: ModelIdentity | None = None
+        self._threads = torch.get_num_threads()
+        self._active: Predictor | None = None
+        self._shadow = ShadowHolder(settings)
         self._engine: LocalEngine | None = None
 
     def engine(self) -> LocalEngine:
@@ -57,29 +48,41 @@ class ModelHolder:
         Raises
         ------
         cxr_models.errors.ModelError
-            The active model cannot be loaded; the one before is not used in its place.
+            The active model cannot be loaded; the one before is not used in its place. A shadow that cannot be is no error.
         """
         with self._database.read() as connection:
-            model = active_model(connection, self._settings)
-        wanted = identity_of(read_card(find_model(model)))
-        if self._engine is None or wanted != self._loaded:  # another model, or other weights in the same folder
+            active = active_model(connection, self._settings)
+            shadow_wanted = models.shadow(connection, configured=self._settings.inference.shadow)
+            known = models.registered(connection)
+        card = active.read_card()
+        if self._active is None or card != self._active.card:
             self.close()
-            self._engine = self._load(model)
-            self._loaded = wanted
+            self._active = self._load(active)
+        shadow = self._shadow.take_up(shadow_wanted, known, active=card)
+        if self._engine is None or self._engine.shadow is not shadow:
+            self._close_engine()
+            self._engine = LocalEngine(self._active, decode_threads=self._settings.inference.decode_threads, shadow=shadow)
         return self._engine
 
     def close(self) -> None:
-        """Let the model go."""
+        """Let the models go."""
+        self._close_engine()
+        self._shadow.close()
+        self._active = None
+
+    def _close_engine(self) -> None:
         if self._engine is not None:
             self._engine.close()
         self._engine = None
 
-    def _load(self, model: str) -> LocalEngine:
-        predictor = Predictor.load(model, device=self._settings.device, batch_size=self._settings.batch_size)
-        if predictor.device.type == "cpu" and predictor.card.input_side <= _SMALL_SIDE:
-            # A network this small loses more to waking threads than it gains: 0.4 ms with one, 0.9 with two, 105 at worst.
-            torch.set_num_threads(1)
-        predictor.warm_up()
+    def _load(self, model: ModelFolder) -> Predictor:
+        inference = self._settings.inference
+        predictor = Predictor.load(str(model.path.resolve()), device=inference.device, batch_size=inference.batch_size)
         card = predictor.card
+        require_meanings(card)
+        # A network this small loses more to waking threads than it gains: 0.4 ms with one, 0.9 with two, 105 at worst.
+        small = predictor.device.type == "cpu" and card.input_side <= _SMALL_SIDE
+        torch.set_num_threads(1 if small else self._threads)
+        predictor.warm_up()
         log.info("model.loaded", model=card.name, version=card.version, device=str(predictor.device))
-        return LocalEngine(predictor, decode_threads=self._settings.decode_threads)
+        return predictor

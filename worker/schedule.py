@@ -111,7 +111,7 @@ class Schedule:
 
     def _reprocess(self) -> None:
         with self._parts.database.read() as connection:
-            model = active_identity(connection, self._parts.settings.inference)
+            model = active_identity(connection, self._parts.settings)
         count = pipeline.reprocess_outdated(self._parts, model)
         log.info("nightly.reprocess", count=count)
         if count:

@@ -75,7 +75,7 @@ def serve(settings: Settings, *, receiving: bool = False, running: bool = False,
         signal.signal(number, lambda *_: stop.set())
     with ExitStack() as stack:
         database = stack.enter_context(opened(settings))
-        holder = ModelHolder(database, settings.inference)
+        holder = ModelHolder(database, settings)
         stack.callback(holder.close)
         parts = Parts(settings=settings, database=database, clock=utc_now, engine=holder.engine)
         if running:

@@ -61,6 +61,7 @@ class InferenceSettings(Section):
     """Which model runs where."""
 
     model: str = "lenet5"
+    shadow: str = ""
     device: str = "auto"
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 32
     decode_threads: Annotated[int, Field(ge=1, le=64)] = 2

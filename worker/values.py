@@ -56,6 +56,15 @@ class ReportKind(StrEnum):
     """Secondary Capture of one page for a person."""
 
 
+class ModelRole(StrEnum):
+    """What a model answers for."""
+
+    ACTIVE = "active"
+    """Its answer is the result: triage and reports follow from it."""
+    SHADOW = "shadow"
+    """Its answer is recorded beside the active model's, to compare the two, and never reported."""
+
+
 class Triage(StrEnum):
     """How urgently a person should look. Ordered by `rank`; we never lower it."""
 
@@ -128,6 +137,8 @@ class Answer:
     probabilities: Mapping[str, float]
     present: Mapping[str, bool]
     label: str
+    undetermined: bool
+    """The most probable label is not probable enough to be an answer. What is flagged stays flagged."""
     flagged: bool
 
 
@@ -140,6 +151,8 @@ class ImageOutcome:
     reason_code: str
     reason: str
     answer: Answer | None
+    shadow: Answer | str | None = None
+    """What the shadow model said, or why it said nothing; None where there is none. Nothing may follow from it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

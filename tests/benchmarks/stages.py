@@ -12,7 +12,7 @@ from dicom_io.header import read_header
 from dicom_io.pixels import image_from
 from dicom_io.values import SOPInstanceUID, StudyUID
 from tests.factories import make_dx, radiograph, write
-from worker.engine import answer_of
+from worker.steps.predict import answer_of
 from worker.steps.report import build, keep, wanted
 from worker.values import AnalysedStudy, ImageOutcome, InstanceId, StoredInstance, StudyId, Triage
 

@@ -1,7 +1,6 @@
 """The command line on a database with studies in it."""
 
 import json
-import shutil
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -10,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from cxr_models.zoo import find_model
 from tests.conftest import TestDatabase
 from tests.factories import PATIENT, make_dx, make_study, study_uid
 from tests.fakes import FakePacs, Site, free_port, make_site, model_identity
@@ -197,15 +195,6 @@ def test_failed_studies_are_analysed_again(cxr_worker: Run, test_database: TestD
 def test_models_are_listed_and_one_is_active(cxr_worker: Run) -> None:
     (lenet,) = [model for model in _json(cxr_worker, "models", "list") if model["model"] == "lenet5"]
     assert (lenet["architecture"], lenet["active"]) == ("lenet5", True)
-
-
-def test_activating_a_model_makes_it_the_active_one(cxr_worker: Run, tmp_path: Path) -> None:
-    shutil.copytree(find_model("lenet5"), tmp_path / "own")
-    code, out, _ = cxr_worker("models", "activate", str(tmp_path / "own"))
-    assert code == 0
-    assert "is active" in out
-    active = [model["model"] for model in _json(cxr_worker, "models", "list") if model["active"]]
-    assert active == [str((tmp_path / "own").resolve())]
 
 
 def test_a_database_at_the_newest_migration_is_right_and_another_is_not(cxr_worker: Run, test_database: TestDatabase) -> None:

@@ -41,7 +41,8 @@ def test_the_commands_are_those_that_are_promised() -> None:
     promised = {
         ("demo",), ("serve",), ("receive",), ("run",), ("web",), ("init",), ("doctor",), ("reprocess",),
         ("studies", "list"), ("studies", "show"), ("deliveries", "list"), ("deliveries", "retry"),
-        ("models", "list"), ("models", "show"), ("models", "activate"), ("db", "upgrade"), ("db", "check"),
+        ("models", "list"), ("models", "show"), ("models", "activate"), ("models", "register"),
+        ("models", "deactivate-shadow"), ("models", "compare"), ("db", "upgrade"), ("db", "check"),
     }  # fmt: skip
     assert promised <= set(_commands())
 

@@ -12,7 +12,8 @@ from cxr_models.values import LABELS, Prediction
 from dicom_io.values import SOPInstanceUID, StudyUID
 from tests.factories import make_dx, make_study, radiograph, study_uid, write
 from tests.fakes import FakeEngine, stored_instance
-from worker.engine import Engine, LocalEngine, identity_of
+from worker.engine import Engine, LocalEngine
+from worker.steps.predict import identity_of
 from worker.values import ReadyStudy, StudyId, StudyOutcome
 
 MakeStudy = Callable[..., ReadyStudy]

@@ -3,13 +3,14 @@
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import torch
 
 from cxr_models.predict import Predictor, choose_device
+from cxr_models.values import Card
 from dicom_io.sender import echo
 from worker.cli.printing import print_json, print_table
 from worker.db import events, reports
@@ -17,7 +18,8 @@ from worker.db.database import Database, open_database
 from worker.db.migrate import current_revision, require_newest
 from worker.errors import AnotherRunner
 from worker.leader import leadership
-from worker.models import active_model
+from worker.register import require_meanings
+from worker.registry import ModelFolder, active_model, find_exactly, shadow_model
 from worker.service import make_data_dir
 from worker.settings import Destination, Settings
 from worker.steps.deliver import peer_of
@@ -35,6 +37,8 @@ class Check:
     detail: str
     cure: str = ""
     """What to do, where it is not ok."""
+    advisory: bool = False
+    """Nothing that is reported depends on it: not ok is a warning, and changes no exit code."""
 
 
 def examine(settings: Settings) -> list[Check]:
@@ -47,9 +51,14 @@ def show(checks: list[Check], *, as_json: bool) -> int:
     if as_json:
         print_json([asdict(check) for check in checks])
     else:
-        rows = (("ok" if check.ok else "FAILED", check.name, check.detail, check.cure) for check in checks)
-        print_table(("", "check", "found", "cure"), rows)
-    return 0 if all(check.ok for check in checks) else 1
+        print_table(("", "check", "found", "cure"), ((_word(check), check.name, check.detail, check.cure) for check in checks))
+    return 0 if all(check.ok or check.advisory for check in checks) else 1
+
+
+def _word(check: Check) -> str:
+    if check.ok:
+        return "ok"
+    return "warning" if check.advisory else "FAILED"
 
 
 def _checks(settings: Settings) -> Iterator[Check]:
@@ -59,7 +68,12 @@ def _checks(settings: Settings) -> Iterator[Check]:
     yield _tried("runner", partial(_runner, settings), "see 'database'")
     cure = "'cxr-worker deliveries list' tells why; 'deliveries retry --all-failed' sends again; or name the destination again"
     yield _tried("deliveries", partial(_deliveries, settings), cure)
-    yield _tried("model", partial(_model, settings), "set inference.model to a shipped model or a folder with weights and card")
+    cure = "'cxr-worker models list' shows those there are; 'models activate' names another, or set inference.model"
+    yield _tried("model", partial(_model, settings), cure)
+    cure = (
+        "'cxr-worker models activate MODEL --shadow' names another, 'models deactivate-shadow' none; nothing else depends on it"
+    )
+    yield replace(_tried("shadow", partial(_shadow, settings), cure), advisory=True)
     yield _device(settings)
     if not settings.destinations:
         yield Check(
@@ -151,14 +165,41 @@ def _existing(settings: Settings) -> Iterator[Database | None]:
 
 
 def _model(settings: Settings) -> str:
-    name, origin = settings.inference.model, "configured"
     with _existing(settings) as database:
-        if database is not None:
+        if database is None:
+            found, origin = find_exactly(settings.inference.model, (), data_dir=settings.data_dir), "configured"
+        else:
             with database.read() as connection:
-                name = active_model(connection, settings.inference)
-            origin = "configured" if name == settings.inference.model else "activated"
-    card = Predictor.load(name, device="cpu").card
+                found = active_model(connection, settings)
+            origin = "configured" if found.reference == settings.inference.model else "activated"
+    card = _loaded(found)
+    require_meanings(card)
     return f"{card.name} {card.version} ({origin}), weights {card.weights_sha256[:12]}"
+
+
+def _shadow(settings: Settings) -> str:
+    with _existing(settings) as database:
+        if database is None:
+            return "none yet"
+        with database.read() as connection:
+            shadow, active = shadow_model(connection, settings), active_model(connection, settings)
+            since = datetime.now(UTC) - timedelta(days=1)
+            count, newest = events.count_since(connection, events.SHADOW_FAILED, since=since)
+    if shadow is None:
+        return "none"
+    card = _loaded(shadow)
+    if card == active.read_card():
+        return "the active model itself, which does not answer twice"
+    if count:
+        raise LookupError(f"{card.name} {card.version} failed on {count} studies in the last 24 hours, the last: {newest}")
+    return f"{card.name} {card.version}, weights {card.weights_sha256[:12]}: recorded, never reported"
+
+
+def _loaded(model: ModelFolder) -> Card:
+    """Load it as the worker would, so that what is wrong with its weights shows; answer its card."""
+    card = model.read_card()
+    Predictor.load(str(model.path.resolve()), device="cpu")
+    return card
 
 
 def _device(settings: Settings) -> Check:

@@ -22,7 +22,8 @@ maximum_associations = 64
 quiet_seconds = 5.0                     # a study is complete when no image came for so long
 
 [inference]
-model = "lenet5"                        # a shipped model, or a folder with weights.safetensors and card.json
+model = "lenet5"                        # a shipped model, NAME@VERSION of a registered one, or a folder with weights and card
+shadow = ""                             # another model that answers too, is recorded and never reported; empty: none
 device = "auto"                         # auto, cpu, cuda or cuda:N
 batch_size = 32                         # images in one forward pass
 decode_threads = 2

@@ -34,7 +34,7 @@ def reprocess(
     with database_of(config) as (settings, database):
         with database.read() as connection:
             if outdated:
-                chosen = studies.answered_by_another_model(connection, active_identity(connection, settings.inference))
+                chosen = studies.answered_by_another_model(connection, active_identity(connection, settings))
             elif failed:
                 chosen = studies.in_state(connection, StudyState.FAILED)
             else:

@@ -74,6 +74,13 @@ def show(study_uid: str, config: Config = None, as_json: AsJson = False) -> None
         for image in study["images"]
     )
     print_table(("image", "modality", "eligible", "answer", "reason"), images)
+    shadows = [
+        (image["sop_instance_uid"], _said(image["shadow_predictions"][-1]))
+        for image in study["images"]
+        if image["shadow_predictions"]
+    ]
+    if shadows:
+        print_table(("image", "the shadow model's answer, which is reported nowhere"), shadows)
     print_table(
         ("report", "kind", "generation"), ((r["sop_instance_uid"], r["kind"], r["generation"]) for r in study["reports"])
     )
@@ -99,8 +106,10 @@ def _row(study: dict[str, Any]) -> tuple[Any, ...]:
 
 def _answer(image: dict[str, Any]) -> str:
     """The labels that reached their thresholds, which is what the triage level follows from."""
-    if not image["predictions"]:
-        return ""
-    newest = image["predictions"][-1]
-    labels = ", ".join(f"{label} {newest['probabilities'][label]:.0%}" for label in newest["present"])
-    return f"{'flagged ' if newest['flagged'] else ''}{labels} ({newest['model']} {newest['version']})"
+    return _said(image["predictions"][-1]) if image["predictions"] else ""
+
+
+def _said(newest: dict[str, Any]) -> str:
+    said = [word for word in ("flagged", "undetermined") if newest[word]]
+    said.append(", ".join(f"{label} {newest['probabilities'][label]:.0%}" for label in newest["present"]))
+    return f"{' '.join(said)} ({newest['model']} {newest['version']})"

@@ -18,6 +18,7 @@ from worker.values import (
     ImageOutcome,
     InstanceId,
     ModelIdentity,
+    ModelRole,
     ReadyStudy,
     StoredInstance,
     StudyId,
@@ -35,6 +36,7 @@ _ANSWER_COLUMNS = (
     "probabilities",
     "present",
     "label",
+    "undetermined",
     "flagged",
 )
 
@@ -123,9 +125,13 @@ def record_outcome(connection: Connection, outcome: StudyOutcome, conclusion: Co
             .where(instances.c.id == image.instance.id)
             .values(eligible=image.eligible, reason_code=image.reason_code, reason=image.reason, **_conflict(image))
         )
-        if image.answer is not None:
-            _add_prediction(connection, study, image.instance.id, image.answer, now)
+        for answer, role in ((image.answer, ModelRole.ACTIVE), (image.shadow, ModelRole.SHADOW)):
+            if isinstance(answer, Answer):
+                row = _prediction(answer, role) | {"instance_id": image.instance.id, "generation": study.generation}
+                connection.execute(insert(predictions).values(study_id=study.id, predicted_at=now, **row))
     events.add(connection, conclusion.state.value, at=now, study_id=study.id, detail=conclusion.reason or "")
+    for why in sorted({image.shadow for image in outcome.images if isinstance(image.shadow, str)}):
+        events.add(connection, events.SHADOW_FAILED, at=now, study_id=study.id, detail=why)
     return True
 
 
@@ -134,24 +140,20 @@ def _conflict(image: ImageOutcome) -> dict[str, bool]:
     return {"conflict": False} if image.reason_code == "repeated" else {}
 
 
-def _add_prediction(connection: Connection, study: ReadyStudy, instance_id: InstanceId, answer: Answer, now: datetime) -> None:
-    connection.execute(
-        insert(predictions).values(
-            study_id=study.id,
-            instance_id=instance_id,
-            generation=study.generation,
-            model=answer.model.name,
-            version=answer.model.version,
-            weights_sha256=answer.model.weights_sha256,
-            temperature=answer.temperature,
-            thresholds=dict(answer.thresholds),
-            probabilities=dict(answer.probabilities),
-            present=dict(answer.present),
-            label=answer.label,
-            flagged=answer.flagged,
-            predicted_at=now,
-        )
-    )
+def _prediction(answer: Answer, role: ModelRole) -> dict[str, Any]:
+    return {
+        "role": role,
+        "model": answer.model.name,
+        "version": answer.model.version,
+        "weights_sha256": answer.model.weights_sha256,
+        "temperature": answer.temperature,
+        "thresholds": dict(answer.thresholds),
+        "probabilities": dict(answer.probabilities),
+        "present": dict(answer.present),
+        "label": answer.label,
+        "undetermined": answer.undetermined,
+        "flagged": answer.flagged,
+    }
 
 
 def analysed(connection: Connection, *, now: datetime, limit: int, data_dir: Path) -> list[AnalysedStudy]:
@@ -206,7 +208,11 @@ def _answered_images(connection: Connection, study_id: StudyId, generation: int,
     rows = connection.execute(
         select(instances, *(predictions.c[name] for name in _ANSWER_COLUMNS))
         .join(predictions, predictions.c.instance_id == instances.c.id)
-        .where(predictions.c.study_id == study_id, predictions.c.generation == generation)
+        .where(
+            predictions.c.study_id == study_id,
+            predictions.c.generation == generation,
+            predictions.c.role == ModelRole.ACTIVE,
+        )
         .order_by(instances.c.sop_instance_uid)  # whatever order they came in, the result has one name
     ).mappings()
     return tuple(
@@ -222,6 +228,7 @@ def _answered_images(connection: Connection, study_id: StudyId, generation: int,
                 probabilities=row["probabilities"],
                 present=row["present"],
                 label=row["label"],
+                undetermined=row["undetermined"],
                 flagged=row["flagged"],
             ),
         )

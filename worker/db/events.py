@@ -7,6 +7,9 @@ from sqlalchemy import Connection, func, insert, select
 from worker.db.schema import events
 from worker.values import StudyId
 
+SHADOW_FAILED = "shadow_failed"
+"""The shadow model gave no answer for some image of a study; the active model's stands."""
+
 
 def add(connection: Connection, kind: str, *, at: datetime, study_id: StudyId | None = None, detail: str = "") -> None:
     """Note that something happened. `kind` is a short word such as ``complete``; `detail` is for a person."""

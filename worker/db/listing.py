@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping, Select, select
 
 from worker.db.schema import deliveries, events, instances, predictions, reports, studies
+from worker.values import ModelRole
 
 Listed = dict[str, Any]
 
@@ -96,6 +97,7 @@ def _described(connection: Connection, chosen: Select[Any]) -> list[Listed]:
 
 
 def _image(image: RowMapping, answers: Sequence[RowMapping]) -> Listed:
+    of_image = [answer for answer in answers if answer["instance_id"] == image["id"]]
     return {
         "sop_instance_uid": image["sop_instance_uid"],
         "modality": image["modality"],
@@ -104,20 +106,22 @@ def _image(image: RowMapping, answers: Sequence[RowMapping]) -> Listed:
         "reason": image["reason"],
         "conflict": image["conflict"],
         "path": image["path"],
-        "predictions": [
-            {
-                "model": answer["model"],
-                "version": answer["version"],
-                "weights_sha256": answer["weights_sha256"],
-                "generation": answer["generation"],
-                "probabilities": answer["probabilities"],
-                "label": answer["label"],
-                "flagged": answer["flagged"],
-                "present": [label for label, present in answer["present"].items() if present],
-            }
-            for answer in answers
-            if answer["instance_id"] == image["id"]
-        ],
+        "predictions": [_answer(answer) for answer in of_image if answer["role"] == ModelRole.ACTIVE],
+        "shadow_predictions": [_answer(answer) for answer in of_image if answer["role"] == ModelRole.SHADOW],
+    }
+
+
+def _answer(row: RowMapping) -> Listed:
+    return {
+        "model": row["model"],
+        "version": row["version"],
+        "weights_sha256": row["weights_sha256"],
+        "generation": row["generation"],
+        "probabilities": row["probabilities"],
+        "label": row["label"],
+        "undetermined": row["undetermined"],
+        "flagged": row["flagged"],
+        "present": [label for label, present in row["present"].items() if present],
     }
 
 

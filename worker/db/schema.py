@@ -1,6 +1,7 @@
 """Tables. Migrations make them; `cxr-worker db check` and a test compare the two."""
 
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import (
@@ -24,7 +25,7 @@ from sqlalchemy import (
     false,
 )
 
-from worker.values import DeliveryState, ReportKind, StudyState, Triage
+from worker.values import DeliveryState, ModelRole, ReportKind, StudyState, Triage
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -60,7 +61,7 @@ metadata = MetaData(
 )
 
 
-def _one_of(column: str, members: type[StudyState | DeliveryState | ReportKind | Triage]) -> CheckConstraint:
+def _one_of(column: str, members: type[StrEnum]) -> CheckConstraint:
     words = ", ".join(f"'{member.value}'" for member in members)
     return CheckConstraint(f"{column} IN ({words})", name=f"{column}_known")
 
@@ -130,6 +131,7 @@ predictions = Table(
     _study_id(nullable=False, index=True),
     Column("instance_id", Integer, ForeignKey("instances.id"), nullable=False),
     Column("generation", Integer, nullable=False),
+    Column("role", String(8), nullable=False, server_default=ModelRole.ACTIVE.value),
     Column("model", String(64), nullable=False),
     Column("version", String(32), nullable=False),
     Column("weights_sha256", String(64), nullable=False),
@@ -138,9 +140,11 @@ predictions = Table(
     Column("probabilities", JSON, nullable=False),
     Column("present", JSON, nullable=False),
     Column("label", String(32), nullable=False),
+    Column("undetermined", Boolean, nullable=False, server_default=false()),
     Column("flagged", Boolean, nullable=False),
     Column("predicted_at", UtcDateTime, nullable=False),
-    UniqueConstraint("instance_id", "generation"),
+    UniqueConstraint("instance_id", "generation", "role"),
+    _one_of("role", ModelRole),
 )
 
 reports = Table(
@@ -192,4 +196,27 @@ activations = Table(
     _id(),
     Column("at", UtcDateTime, nullable=False),
     Column("model", String(255), nullable=False),
+)
+
+shadows = Table(
+    "shadows",
+    metadata,
+    _id(),
+    Column("at", UtcDateTime, nullable=False),
+    Column("model", String(255)),  # null: from here on none
+)
+
+models = Table(
+    "models",
+    metadata,
+    _id(),
+    Column("name", String(64), nullable=False),
+    Column("version", String(32), nullable=False),
+    Column("architecture", String(64), nullable=False),
+    Column("weights_sha256", String(64), nullable=False),
+    Column("card_sha256", String(64), nullable=False),
+    Column("folder", String(255), nullable=False),
+    Column("registered_at", UtcDateTime, nullable=False),
+    Column("note", Text, nullable=False, server_default=""),
+    UniqueConstraint("name", "version"),
 )

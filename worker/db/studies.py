@@ -11,6 +11,7 @@ from worker.db.schema import predictions, studies
 from worker.values import (
     AnalysedStudy,
     ModelIdentity,
+    ModelRole,
     StudyId,
     StudyState,
     Triage,
@@ -110,6 +111,7 @@ def answered_by_another_model(connection: Connection, model: ModelIdentity, *, l
     by_another = exists().where(
         predictions.c.study_id == studies.c.id,
         predictions.c.generation == studies.c.generation,
+        predictions.c.role == ModelRole.ACTIVE,
         predictions.c.weights_sha256 != model.weights_sha256,
     )
     rows = connection.execute(

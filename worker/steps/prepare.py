@@ -21,15 +21,26 @@ class PreparedImage:
     tensor: torch.Tensor
     """Shape (1, side, side), float32, normalised."""
     notes: tuple[str, ...]
+    shadow: torch.Tensor | str | None = None
+    """The image as the shadow model wants it, or why it does not get it; None where there is no shadow model."""
 
 
-def prepare(image: SelectedImage, to_tensor: Callable[[NDArray[np.float32]], torch.Tensor]) -> PreparedImage | ImageOutcome:
-    """Decode and normalise an image, or say why it cannot be."""
+ToTensor = Callable[[NDArray[np.float32]], torch.Tensor]
+ToShadow = Callable[[NDArray[np.float32]], torch.Tensor | str]
+
+
+def prepare(image: SelectedImage, to_tensor: ToTensor, *, shadow: ToShadow | None = None) -> PreparedImage | ImageOutcome:
+    """Decode and normalise an image, for each model in its way, or say why it cannot be."""
     try:
         decoded = image_from(image.ds)
     except DicomError as error:
         return undecodable(image.instance, str(error))
-    return PreparedImage(instance=image.instance, tensor=to_tensor(decoded.pixels), notes=decoded.notes)
+    return PreparedImage(
+        instance=image.instance,
+        tensor=to_tensor(decoded.pixels),
+        notes=decoded.notes,
+        shadow=None if shadow is None else shadow(decoded.pixels),
+    )
 
 
 def undecodable(instance: StoredInstance, reason: str) -> ImageOutcome:

@@ -1,0 +1,55 @@
+"""Predict: from prepared images to a model's answers."""
+
+from collections.abc import Sequence
+
+import torch
+
+from cxr_models.errors import Permanent
+from cxr_models.predict import Predictor
+from cxr_models.values import Card, Prediction
+from worker.values import Answer, ModelIdentity
+
+
+def predict(predictor: Predictor, tensors: Sequence[torch.Tensor]) -> list[Answer | str]:
+    """Answer images together; where the batch fails for good, one by one, so that only the culprit gets the reason.
+
+    Parameters
+    ----------
+    tensors
+        What `predictor.prepare` returned.
+
+    Returns
+    -------
+    list[Answer | str]
+        For each image an answer, or the reason why there is none.
+
+    Raises
+    ------
+    cxr_models.errors.DeviceBusy
+        The device has no memory left.
+    """
+    try:
+        return [answer_of(prediction, predictor.card) for prediction in predictor.predict(tensors)]
+    except Permanent as error:
+        if len(tensors) <= 1:
+            return [str(error)]
+        return [answer for tensor in tensors for answer in predict(predictor, [tensor])]
+
+
+def answer_of(prediction: Prediction, card: Card) -> Answer:
+    """A prediction together with what made it."""
+    return Answer(
+        model=identity_of(card),
+        temperature=card.temperature,
+        thresholds=card.thresholds,
+        probabilities=prediction.probabilities,
+        present=prediction.present,
+        label=prediction.label,
+        undetermined=prediction.undetermined,
+        flagged=prediction.flagged,
+    )
+
+
+def identity_of(card: Card) -> ModelIdentity:
+    """Which weights a card describes."""
+    return ModelIdentity(name=card.name, version=card.version, weights_sha256=card.weights_sha256)
