@@ -1,21 +1,26 @@
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Literal
 
 import lightning
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
+from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
-from cxr_models.augment import augment
-from cxr_models.networks import INPUT_SIDES, build_network
+from cxr_models.augment import augment, mix
+from cxr_models.networks import build_network
 from cxr_models.recipe import Recipe
-from cxr_models.values import LABELS, Preparation
+from cxr_models.values import LABELS
 
 Batch = tuple[Tensor, Tensor]
+Stage = Literal["train", "valid", "test"]
 
 
 class Classifier(lightning.LightningModule):
-    """A network in training: loss, augmentation, optimiser and what is logged. Knows neither files nor folders.
+    """A network in training: loss, augmentation, freezing, optimiser and what is logged. Knows neither files nor folders.
+
+    Logs for each stage its loss, accuracy and balanced accuracy once an epoch: train_loss, valid_acc, test_balanced_acc ….
 
     Parameters
     ----------
@@ -29,14 +34,13 @@ class Classifier(lightning.LightningModule):
         super().__init__()
         self.save_hyperparameters()
         self.recipe = Recipe.model_validate(recipe)
-        self.network = build_network(self.recipe.architecture, classes=len(LABELS))
-        self.preparation = Preparation(side=INPUT_SIDES[self.recipe.architecture], mean=self.recipe.mean, std=self.recipe.std)
+        self.preparation = self.recipe.preparation
+        self.network = start(self.recipe)
         self.class_weights: Tensor | None
         counts = torch.tensor(class_counts, dtype=torch.float32)
         weights = counts.sum() / (len(counts) * counts) if self.recipe.class_weights else None
         self.register_buffer("class_weights", weights, persistent=False)
-        self.val_accuracy = MulticlassAccuracy(num_classes=len(LABELS), average="micro")
-        self.val_balanced_accuracy = MulticlassAccuracy(num_classes=len(LABELS), average="macro")
+        self.metrics = nn.ModuleDict({f"at_{stage}": _metrics() for stage in ("train", "valid", "test")})
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits of prepared images."""
@@ -44,42 +48,141 @@ class Classifier(lightning.LightningModule):
         return logits
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the loss of one batch, augmented on the device it already lies on."""
+        """Return the loss of one batch."""
         del batch_idx
-        images, truth = batch
-        moved = augment(images, self.recipe.augmentation, preparation=self.preparation)
-        loss = functional.cross_entropy(
-            self(moved), truth, weight=self.class_weights, label_smoothing=self.recipe.label_smoothing
-        )
-        self.log("train_loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(images))
-        return loss
+        return self._step(batch, "train")
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Log loss and accuracies; the loss is plain cross-entropy, whatever the training weighs."""
+        """Measure one batch."""
         del batch_idx
+        self._step(batch, "valid")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Measure one batch."""
+        del batch_idx
+        self._step(batch, "test")
+
+    def _step(self, batch: Batch, stage: Stage) -> Tensor:
+        """Return the loss: plain cross-entropy but for training, whatever the recipe weighs, smooths and mixes there."""
         images, truth = batch
-        logits = self(images)
-        self.val_accuracy(logits, truth)
-        self.val_balanced_accuracy(logits, truth)
-        loss = functional.cross_entropy(logits, truth)
-        self.log("valid_loss", loss, prog_bar=True, batch_size=len(images), sync_dist=True)
-        self.log("valid_acc", self.val_accuracy, prog_bar=True)
-        self.log("valid_balanced_acc", self.val_balanced_accuracy)
+        # Stored pixels are to be augmented, on the device they already lie on; prepared images are taken as they are.
+        if images.dtype == torch.uint8:
+            images = augment(images, self.recipe.augmentation, preparation=self.preparation)
+        if stage == "train":
+            logits, loss = self._training_loss(images, truth)
+        else:
+            logits = self(images)
+            loss = functional.cross_entropy(logits, truth)
+        metrics = self._metrics_of(stage)
+        metrics["loss"].update(loss.detach(), len(images))
+        for name in ("acc", "balanced_acc"):
+            metrics[name].update(logits.detach(), truth)
+        return loss
+
+    def _training_loss(self, images: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+        def loss(logits: Tensor, truth: Tensor) -> Tensor:
+            smoothing = self.recipe.label_smoothing
+            return functional.cross_entropy(logits, truth, weight=self.class_weights, label_smoothing=smoothing)
+
+        if not self.recipe.mixup:
+            logits = self(images)
+            return logits, loss(logits, truth)
+        mixed, partner, share = mix(images, self.recipe.mixup)
+        logits = self(mixed)
+        return logits, share * loss(logits, truth) + (1 - share) * loss(logits, truth[partner])
+
+    def on_train_epoch_start(self) -> None:
+        """Freeze what this epoch leaves as it is, and draw from here on what this epoch draws whenever training is resumed."""
+        torch.manual_seed((self.recipe.seed * 1000 + self.global_rank) * 10_000 + self.current_epoch)
+        alone = self.recipe.trainable == "head" or self.current_epoch < self.recipe.head_epochs
+        for index, block in enumerate(blocks(self.network)):
+            learns = not alone and index >= self.recipe.freeze_blocks
+            # Where no input and no parameter needs a gradient autograd keeps nothing: frozen blocks cost a forward pass alone.
+            block.requires_grad_(learns)
+            block.train(learns)
+
+    def on_train_epoch_end(self) -> None:
+        """Log what was measured while training."""
+        self._log("train")
+
+    def on_validation_epoch_end(self) -> None:
+        """Log what was measured on the validation images."""
+        self._log("valid")
+
+    def on_test_epoch_end(self) -> None:
+        """Log what was measured on the test images."""
+        self._log("test")
+
+    def _log(self, stage: Stage) -> None:
+        for name, metric in self._metrics_of(stage).items():
+            self.log(f"{stage}_{name}", metric, prog_bar=name != "balanced_acc")
+
+    def _metrics_of(self, stage: Stage) -> dict[str, Metric]:
+        return dict(self.metrics.get_submodule(f"at_{stage}").named_children())  # type: ignore[arg-type]  # metrics are modules
 
     def configure_optimizers(self) -> Any:
-        """Return the recipe's optimiser and schedule."""
+        """Return the recipe's optimiser and schedule; what is never trained is not in it."""
         recipe = self.recipe
-        optimizer: torch.optim.Optimizer
+        never = len(blocks(self.network)) if recipe.trainable == "head" else recipe.freeze_blocks
+        body = [parameter for block in blocks(self.network)[never:] for parameter in block.parameters()]
+        head = list(self.network.get_submodule("classifier").parameters())
         rate, decay = recipe.learning_rate, recipe.weight_decay
+        groups: list[dict[str, Any]] = [{"params": head, "lr": rate}]
+        if body:
+            groups.append({"params": body, "lr": rate * recipe.body_learning_rate_factor})
+        optimizer: torch.optim.Optimizer
         if recipe.optimizer == "sgd":
-            optimizer = torch.optim.SGD(self.parameters(), lr=rate, weight_decay=decay, momentum=recipe.momentum)
+            optimizer = torch.optim.SGD(groups, weight_decay=decay, momentum=recipe.momentum)
         elif recipe.optimizer == "adamw":
-            optimizer = torch.optim.AdamW(self.parameters(), lr=rate, weight_decay=decay)
+            optimizer = torch.optim.AdamW(groups, weight_decay=decay)
         else:
-            optimizer = torch.optim.Adam(self.parameters(), lr=rate, weight_decay=decay)
+            optimizer = torch.optim.Adam(groups, weight_decay=decay)
         if recipe.schedule == "constant":
             return optimizer
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, recipe.learning_rate, total_steps=int(self.trainer.estimated_stepping_batches), pct_start=0.1
+            optimizer,
+            [group["lr"] for group in groups],
+            total_steps=int(self.trainer.estimated_stepping_batches),
+            pct_start=0.1,
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def start(recipe: Recipe) -> nn.Module:
+    """Build a recipe's network with fresh weights and its dropout."""
+    network = build_network(recipe.architecture, classes=len(LABELS))
+    for layer in network.modules():
+        if isinstance(layer, nn.Dropout) and recipe.dropout is not None:
+            layer.p = recipe.dropout
+        if isinstance(layer, nn.Conv2d | nn.Linear) and recipe.init == "normal_0.05":
+            nn.init.normal_(layer.weight, 0, 0.05)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+    return network
+
+
+def blocks(network: nn.Module) -> list[nn.Sequential]:
+    """Return the network's blocks of convolutions, first to last; a pooling ends each, or the convolutions' own end."""
+    return list(_blocks(network))
+
+
+def _blocks(network: nn.Module) -> Iterator[nn.Sequential]:
+    block: list[nn.Module] = []
+    for layer in network.get_submodule("features").children():
+        block.append(layer)
+        if isinstance(layer, nn.MaxPool2d | nn.AvgPool2d):
+            yield nn.Sequential(*block)
+            block = []
+    if block:
+        yield nn.Sequential(*block)
+
+
+def _metrics() -> nn.ModuleDict:
+    classes = len(LABELS)
+    return nn.ModuleDict(
+        {
+            "loss": MeanMetric(nan_strategy="disable"),
+            "acc": MulticlassAccuracy(classes, average="micro", validate_args=False),
+            "balanced_acc": MulticlassAccuracy(classes, average="macro", validate_args=False),
+        }
+    )

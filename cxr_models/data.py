@@ -5,9 +5,12 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import lightning
 import torch
+from rich.console import Console
+from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler, TensorDataset
 
@@ -18,6 +21,9 @@ from cxr_models.prepare import prepare
 from cxr_models.recipe import Recipe
 from cxr_models.values import LABELS, Preparation
 
+MEASURED_PIXELS = 2**18
+"""Of a batch that is only measured, unless the recipe's are larger: a small network is done sooner with many at once."""
+
 
 def load_images(images: Sequence[LabelledImage], preparation: Preparation) -> TensorDataset:
     """Decode and prepare images on all cores; item i is (tensor of shape (1, side, side), index into LABELS)."""
@@ -26,11 +32,20 @@ def load_images(images: Sequence[LabelledImage], preparation: Preparation) -> Te
         return prepare(read_radiograph(image.path), preparation)
 
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        tensors = list(threads.map(load, images))
+        console = Console(stderr=True)
+        loaded = track(threads.map(load, images), "Decoding", len(images), console=console, transient=True)
+        tensors = list(loaded)
     empty = torch.empty(0, 1, preparation.side, preparation.side)
     return TensorDataset(
         torch.stack(tensors) if tensors else empty, torch.tensor([LABELS.index(each.label) for each in images])
     )
+
+
+def load_pixels(images: Sequence[LabelledImage], preparation: Preparation, *, side: int) -> TensorDataset:
+    """Decode images for `augment`; item i is (uint8 tensor of shape (1, side, side), index into LABELS)."""
+    prepared, truth = load_images(images, replace(preparation, side=side)).tensors
+    grey = prepared.mul_(preparation.std).add_(preparation.mean)
+    return TensorDataset(grey.mul_(255).round_().clamp_(0, 255).to(torch.uint8), truth)
 
 
 def draw_weights(images: Sequence[LabelledImage], balance: str) -> Tensor:
@@ -53,7 +68,13 @@ class BatchDraw(Sampler[list[int]]):
         self._weights = weights
         self._batch_size = batch_size
         self._draws = max(1, len(weights) // share)
-        self._generator = torch.Generator().manual_seed(seed)
+        self._seed = seed
+        self._generator = torch.Generator()
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to the draws of an epoch; Lightning calls it, so that a resumed training goes on where it was."""
+        self._generator.manual_seed(self._seed * 10_000 + epoch)
 
     def __len__(self) -> int:
         return math.ceil(self._draws / self._batch_size)
@@ -79,25 +100,44 @@ class Radiographs(lightning.LightningDataModule):
         self.split = split
         self.recipe = recipe
         self.preparation = preparation
-        self.train: TensorDataset | None = None
-        self.val: TensorDataset | None = None
+        self._loaded: dict[str, TensorDataset] = {}
 
     def setup(self, stage: str) -> None:
-        """Decode what is not decoded yet."""
-        del stage
-        self.train = self.train or load_images(self.split.train, self.preparation)
-        self.val = self.val or load_images(self.split.val, self.preparation)
+        """Decode what is not decoded yet: what is augmented as pixels, the rest as serving prepares it."""
+        wanted = {"train": self.split.train, "val": self.split.val} if stage == "fit" else {"test": self.split.test}
+        for part, images in wanted.items():
+            if part in self._loaded:
+                continue
+            if part == "train" or self.recipe.as_published:
+                side = self.recipe.stored_side or self.preparation.side
+                self._loaded[part] = load_pixels(images, self.preparation, side=side)
+            else:
+                self._loaded[part] = load_images(images, self.preparation)
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
         """Return the batches of an epoch, each process of a distributed training its own draw."""
-        assert self.train is not None  # noqa: S101  Lightning calls setup first
         world = self.trainer.world_size if self.trainer else 1
         rank = self.trainer.global_rank if self.trainer else 0
         weights = draw_weights(self.split.train, self.recipe.balance)
         batches = BatchDraw(weights, batch_size=self.recipe.batch_size, seed=self.recipe.seed * 1000 + rank, share=world)
-        return DataLoader(self.train, sampler=batches, batch_size=None)
+        return DataLoader(self._loaded["train"], sampler=batches, batch_size=None)
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
         """Return the validation images in order."""
-        assert self.val is not None  # noqa: S101  Lightning calls setup first
-        return DataLoader(self.val, batch_size=self.recipe.batch_size)
+        return self._in_order("val")
+
+    def test_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
+        """Return the test images in order."""
+        return self._in_order("test")
+
+    def validation(self) -> TensorDataset:
+        """Return the validation images as serving would prepare them."""
+        return load_images(self.split.val, self.preparation) if self.recipe.as_published else self._loaded["val"]
+
+    @property
+    def measured_at_once(self) -> int:
+        """How many images a batch has that is only measured."""
+        return max(self.recipe.batch_size, MEASURED_PIXELS // self.preparation.side**2)
+
+    def _in_order(self, part: str) -> DataLoader[tuple[Tensor, ...]]:
+        return DataLoader(self._loaded[part], batch_size=self.measured_at_once)

@@ -2,19 +2,15 @@
 
 import json
 import logging
-import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import lightning
-import numpy as np
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAveraging, ModelCheckpoint, RichProgressBar
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 
@@ -23,33 +19,25 @@ from cxr_models.catalogue import Catalogue, LabelledImage, Split, count, split
 from cxr_models.checkpoint import save_model
 from cxr_models.classifier import Classifier
 from cxr_models.data import Radiographs
-from cxr_models.errors import UnknownDevice
 from cxr_models.evaluate import evaluate
 from cxr_models.films import group_by_film
+from cxr_models.initial import InitialWeights, read_initial, take_over
 from cxr_models.limits import INTENDED_USE, state_limits
-from cxr_models.networks import INPUT_SIDES
 from cxr_models.predict import Predictor
-from cxr_models.recipe import Recipe
+from cxr_models.published import keep_leaks, score_as_published
+from cxr_models.recipe import Recipe, change_recipe
 from cxr_models.seen import write_seen
-from cxr_models.values import LABELS, UNSAVED, Card, Preparation
+from cxr_models.trainer import Machine, Run, check_resumable, mode, prepare_run
+from cxr_models.values import LABELS, UNSAVED, Card
+
+__all__ = ["Fitted", "Machine", "fit", "train"]
 
 log = logging.getLogger(__name__)
 
 HISTORY = "history.json"
+AS_PUBLISHED = "as published (augmented test images, leaks kept)"
 UNVERSIONED = "0"
 """Stands for the version of a model that is not saved yet."""
-
-Attempt = tuple[float, Classifier, tuple[dict[str, float], ...]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Machine:
-    """What a training runs on, in Lightning's words, and whether it only tries one batch of everything."""
-
-    accelerator: str = "auto"
-    devices: str = "1"
-    precision: str = "32-true"
-    fast_dev_run: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,15 +62,20 @@ class Fitted:
 def train(catalogue: Catalogue, *, recipe: Recipe, output: Path, machine: Machine, version: str) -> Card:
     """Train by a recipe, calibrate on the validation images, measure on the test images, and write the model folder.
 
-    TensorBoard's events go to `output`/logs.
+    What was logged of each epoch goes to `output`/history.json, the rest as `fit` says.
 
     Raises
     ------
     InvalidData, UnreadableImage
         The images do not make a training.
+    InvalidModel, InvalidRecipe, UnknownDevice
+        As `fit`.
     """
     catalogue = group_by_film(catalogue)
     parts = split(catalogue, val_share=recipe.val_share, test_share=recipe.test_share, seed=recipe.split_seed)
+    published_test = parts.test
+    if recipe.as_published:
+        parts = keep_leaks(parts)
     for name, images in (("training", parts.train), ("validation", parts.val), ("test", parts.test)):
         log.info("%s: %d images, %s", name, len(images), count(images))
     if parts.dropped:
@@ -90,6 +83,9 @@ def train(catalogue: Catalogue, *, recipe: Recipe, output: Path, machine: Machin
     fitted = fit(parts, recipe=recipe, machine=machine, output=output)
     predictor = Predictor(fitted.network, fitted.card, device=torch.device("cpu"))
     metrics = {name: asdict(evaluate(predictor, images)) for name, images in _measured(parts, catalogue).items()}
+    if recipe.as_published:
+        for name, images in _measured(replace(parts, test=published_test), catalogue).items():
+            metrics[f"{name}, {AS_PUBLISHED}"] = asdict(score_as_published(predictor, images, recipe))
     card = replace(fitted.card, version=version, metrics=metrics)
     if getattr(rank_zero_only, "rank", 0):
         return card
@@ -101,106 +97,93 @@ def train(catalogue: Catalogue, *, recipe: Recipe, output: Path, machine: Machin
 def fit(parts: Split, *, recipe: Recipe, machine: Machine, output: Path) -> Fitted:
     """Train on parts.train by a recipe, choose weights and calibrate on parts.val; parts.test may be empty.
 
-    TensorBoard's events go to `output`/logs.
+    TensorBoard's events go to `output`/logs, the last and the best checkpoint to `output`/checkpoints.
 
     Raises
     ------
     InvalidData, UnreadableImage
-        The images do not make a training.
+        The images do not make a training, or there is none to resume.
+    InvalidModel
+        The initial weights are not there or do not fit.
+    InvalidRecipe
+        The training to resume is of another recipe.
+    UnknownDevice
+        Lightning knows no such machine.
     """
-    if recipe.architecture == "lenet5":
+    if recipe.family == "lenet5":
         # Too small to share out: on a busy machine, threads waiting for each other made an epoch fifteen times as long.
         torch.set_num_threads(1)
-    preparation = Preparation(side=INPUT_SIDES[recipe.architecture], mean=recipe.mean, std=recipe.std)
-    data = Radiographs(parts, recipe=recipe, preparation=preparation)
+    if machine.resume:
+        check_resumable(output)
+    data = Radiographs(parts, recipe=recipe, preparation=recipe.preparation)
+    initial = read_initial(recipe) if recipe.initial else None
     attempts = [
-        _attempt(data, recipe=recipe.model_copy(update={"seed": recipe.seed + more}), output=output, machine=machine)
+        _attempt(data, recipe=change_recipe(recipe, seed=recipe.seed + more), initial=initial, output=output, machine=machine)
         for more in range(1 if machine.fast_dev_run else recipe.attempts)
     ]
-    choose = min if _mode(recipe) == "min" else max
-    score, classifier, history = choose(attempts, key=lambda attempt: attempt[0])
-    log.info("%s %.4f with seed %d.", recipe.monitor, score, classifier.recipe.seed)
-    return Fitted(network=classifier.network, card=_calibrated(classifier, data), history=history)
+    choose = min if mode(recipe.monitor) == "min" else max
+    kept = choose(attempts, key=lambda attempt: attempt.score)
+    log.info("%s %.4f with seed %d.", recipe.monitor, kept.score, kept.classifier.recipe.seed)
+    if parts.test:
+        with _quiet():
+            kept.run.trainer.test(kept.classifier, datamodule=data, verbose=False)
+    kept.classifier.cpu().eval()
+    return Fitted(network=kept.classifier.network, card=_calibrated(kept, data), history=tuple(kept.run.history.epochs))
 
 
-class History(Callback):
-    """Keeps what was logged of each epoch as plain numbers."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Attempt:
+    """A training from one seed: its best validation score, the network that had it, and what was taken over at its start."""
 
-    def __init__(self) -> None:
-        self.epochs: list[dict[str, float]] = []
-
-    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Take the epoch's metrics; those of validation are there by now."""
-        del pl_module
-        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        self.epochs.append({"epoch": trainer.current_epoch} | metrics)
+    score: float
+    classifier: Classifier
+    run: Run
+    initial: dict[str, str] | None
 
 
-def _attempt(data: Radiographs, *, recipe: Recipe, output: Path, machine: Machine) -> Attempt:
-    """Train from one seed; return the best validation score, the network that had it, and the epochs."""
+def _attempt(data: Radiographs, *, recipe: Recipe, initial: InitialWeights | None, output: Path, machine: Machine) -> _Attempt:
     lightning.seed_everything(recipe.seed, workers=True, verbose=False)
     counts = count(data.split.train)
     data.recipe = recipe
     classifier = Classifier(recipe.model_dump(), [counts[label] for label in LABELS])
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+    taken = None
+    if initial is not None:
+        how = take_over(initial, network=classifier.network, preparation=data.preparation)
+        log.info("Initial weights %s: %s.", initial.name, how)
+        taken = {"name": initial.name, "sha256": initial.sha256, "taken": how}
+    run = prepare_run(recipe, machine=machine, output=output)
+    with _quiet():
+        run.trainer.fit(classifier, datamodule=data, ckpt_path=run.resumed, weights_only=True)
+    if run.best.best_model_path:
+        state = torch.load(run.best.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
+        classifier.load_state_dict(state)
+    score = float("nan") if run.best.best_model_score is None else float(run.best.best_model_score)
+    return _Attempt(score=score, classifier=classifier, run=run, initial=taken)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
         # All images lie in memory; worker processes would only copy them.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         # Lightning 2.6 with torch 2.14; its own affair.
         warnings.filterwarnings("ignore", message=".*LeafSpec.*")
-        # Not save_weights_only: Lightning leaves the averaged weights, which were validated, out of such checkpoints.
-        best = ModelCheckpoint(folder, monitor=recipe.monitor, mode=_mode(recipe))
-        history = History()
-        trainer = _trainer(recipe, callbacks=[best, history], output=output, machine=machine)
-        trainer.fit(classifier, datamodule=data)
-        if best.best_model_path:
-            state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
-            classifier.load_state_dict(state)
-        # No process may clear the folder while another still reads the checkpoint.
-        trainer.strategy.barrier()
-    score = float(best.best_model_score) if best.best_model_score is not None else float("nan")
-    return score, classifier.cpu().eval(), tuple(history.epochs)
-
-
-def _mode(recipe: Recipe) -> Literal["min", "max"]:
-    return "min" if recipe.monitor == "valid_loss" else "max"
-
-
-def _trainer(recipe: Recipe, *, callbacks: list[Callback], output: Path, machine: Machine) -> lightning.Trainer:
-    callbacks = [
-        *callbacks,
-        EarlyStopping(recipe.monitor, mode=_mode(recipe), patience=recipe.patience),
-        RichProgressBar(console_kwargs={"stderr": True}),
-    ]
-    if recipe.average:
-        callbacks.append(EMAWeightAveraging(decay=recipe.average))
-    try:
-        return lightning.Trainer(
-            accelerator=machine.accelerator,
-            devices=machine.devices,
-            precision=machine.precision,  # type: ignore[arg-type]  # checked by Lightning, which names the choices
-            max_epochs=recipe.epochs,
-            callbacks=callbacks,
-            logger=TensorBoardLogger(output / "logs", name=f"seed-{recipe.seed}"),
-            fast_dev_run=machine.fast_dev_run,
-            log_every_n_steps=10,
-            deterministic="warn",
-            use_distributed_sampler=False,
-            enable_model_summary=False,
-        )
-    except (MisconfigurationException, ValueError) as error:
-        raise UnknownDevice(f"Lightning cannot train like this: {error}") from error
+        yield
 
 
 @torch.inference_mode()
-def _calibrated(classifier: Classifier, data: Radiographs) -> Card:
-    logits, truths = [], []
-    for images, truth in data.val_dataloader():
-        logits.append(classifier(images).double().numpy())
-        truths.append(truth.numpy())
-    recipe, parts = classifier.recipe, data.split
-    temperature = fit_temperature(np.concatenate(logits), np.concatenate(truths))
-    probabilities = softmax(np.concatenate(logits), temperature)
-    truth = np.concatenate(truths)
+def _calibrated(kept: _Attempt, data: Radiographs) -> Card:
+    images, labels = data.validation().tensors
+    at_once = data.measured_at_once
+    logits = (
+        torch.cat([kept.classifier(images[first : first + at_once]) for first in range(0, len(images), at_once)])
+        .double()
+        .numpy()
+    )
+    truth = labels.numpy()
+    recipe, parts = kept.classifier.recipe, data.split
+    temperature = fit_temperature(logits, truth)
+    probabilities = softmax(logits, temperature)
     return Card(
         name=recipe.architecture,
         version=UNVERSIONED,
@@ -214,7 +197,7 @@ def _calibrated(classifier: Classifier, data: Radiographs) -> Card:
         weights_sha256=UNSAVED,
         intended_use=INTENDED_USE,
         limits=state_limits(parts.train + parts.val),
-        training=_described(parts, recipe),
+        training=_described(parts, recipe) | ({"initial": kept.initial} if kept.initial else {}),
     )
 
 
@@ -227,11 +210,12 @@ def _described(parts: Split, recipe: Recipe) -> dict[str, Any]:
         "test": count(parts.test),
         "left_out": {"film or patient stands in test or validation": len(parts.dropped)},
         "split": "by patient where known, and by film: no two images of one on two sides",
-        "recipe": recipe.model_dump(),
+        # A file's name without its folder: a card tells nothing of the machine it was written on.
+        "recipe": recipe.model_dump() | ({"initial": Path(recipe.initial).name} if recipe.initial else {}),
     }
 
 
-def _measured(parts: Split, catalogue: Catalogue) -> dict[str, Sequence[LabelledImage]]:
+def _measured(parts: Split, catalogue: Catalogue) -> dict[str, tuple[LabelledImage, ...]]:
     """Name the sets to measure on: validation, each source's test folder, and what was drawn for test from each source."""
     given = {image.path for image in catalogue.test}
     sets: dict[str, list[LabelledImage]] = {"validation": list(parts.val)}

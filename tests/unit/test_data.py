@@ -9,7 +9,6 @@ import pytest
 import torch
 from PIL import Image
 
-from cxr_models.augment import augment
 from cxr_models.catalogue import LabelledImage, count, read_catalogue, split
 from cxr_models.data import BatchDraw, Radiographs, draw_weights, load_images
 from cxr_models.errors import InvalidData, InvalidRecipe, UnreadableImage
@@ -271,33 +270,6 @@ class TestLoading:
         drawn = list(chain(*BatchDraw(torch.tensor([0.5] + [0.5 / 999] * 999), batch_size=100, seed=0)))
         assert len(drawn) == 1000
         assert 420 < drawn.count(0) < 580
-
-
-class TestAugmentation:
-    def test_no_augmentation_leaves_the_images_as_they_came(self) -> None:
-        images = torch.rand(4, 1, 32, 32) * 2 - 1
-        assert torch.equal(augment(images, Augmentation(), preparation=PREPARATION), images)
-
-    def test_a_move_that_does_not_move_is_the_image(self) -> None:
-        images = torch.rand(4, 1, 32, 32) * 2 - 1
-        still = augment(images, Augmentation(translate=1e-6), preparation=PREPARATION)
-        assert torch.allclose(still, images, atol=1e-3)
-
-    def test_each_image_is_changed_by_its_own_draw_within_the_range(self) -> None:
-        torch.manual_seed(0)
-        film = torch.linspace(-1, 1, 32).expand(1, 32, 32)
-        how = Augmentation(rotate_degrees=8, translate=0.1, scale=0.1, gamma=0.3, contrast=0.3, brightness=0.1)
-        changed = augment(torch.stack([film] * 6), how, preparation=PREPARATION)
-        assert changed.shape == (6, 1, 32, 32)
-        assert changed.abs().max() <= 1
-        assert all(not torch.allclose(changed[i], changed[j], atol=1e-2) for i in range(6) for j in range(i))
-
-    def test_brightness_alone_moves_every_pixel_alike(self) -> None:
-        torch.manual_seed(0)
-        grey = torch.zeros(8, 1, 32, 32)
-        shifts = augment(grey, Augmentation(brightness=0.2), preparation=PREPARATION).flatten(1)
-        assert torch.allclose(shifts.min(dim=1).values, shifts.max(dim=1).values, atol=1e-5)
-        assert 0.1 < shifts.abs().max() <= 0.4 + 1e-5
 
 
 class TestRecipes:
