@@ -1,11 +1,16 @@
 """How good a model is on labelled images: figures with their 95 % intervals."""
 
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import Any
 
 import numpy as np
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
 
 from cxr_models.answers import Answers, Known
 from cxr_models.bootstrap import (
@@ -20,14 +25,13 @@ from cxr_models.bootstrap import (
 )
 from cxr_models.catalogue import Catalogue, LabelledImage
 from cxr_models.curves import calibration_error_by_chance, coverage_accuracy, even_bins, full_bins, reliability
-from cxr_models.data import load_images
 from cxr_models.errors import InvalidData
+from cxr_models.images import read_radiograph
 from cxr_models.predict import Predictor
 from cxr_models.values import Prediction
 
-AT_ONCE = 128
-"""So many images are in memory at a time."""
 ON_A_CARD = (1.0, 0.95, 0.9, 0.8, 0.7, 0.5)
+"""Steps of the coverage-accuracy curve that a card and a table have room for."""
 
 Figures = dict[str, float | None]
 
@@ -121,16 +125,63 @@ def select_images(catalogue: Catalogue, *, seen: frozenset[str], unseen: bool) -
     return images, known
 
 
-def classify(predictor: Predictor, images: Sequence[LabelledImage]) -> Iterator[Prediction]:
-    """Read and classify image files as serving would, in their order."""
-    for first in range(0, len(images), AT_ONCE):
-        dataset = load_images(images[first : first + AT_ONCE], predictor.card.preparation)
-        yield from predictor.predict(list(dataset.tensors[0]))
+def state_caveats(
+    images: Sequence[LabelledImage], *, catalogue: Catalogue, labels: Sequence[str], known: int, unseen: bool
+) -> tuple[str, ...]:
+    """Return what must be known before figures on these images are believed, a sentence each.
+
+    Parameters
+    ----------
+    images, known
+        What `select_images` returned for the catalogue and `unseen`.
+    labels
+        The model's.
+    """
+    caveats = []
+    if known and not unseen and known == len(images):
+        caveats.append(
+            "All of these images were used in training: the figures tell what the model remembers, not what it knows."
+        )
+    elif known:
+        fate = "left out" if unseen else "measured as well; --unseen leaves them out"
+        caveats.append(f"{known} of these images were used in training: {fate}.")
+    if catalogue.test and len(catalogue.test) < len(catalogue.all):
+        others = len(catalogue.all) - len(catalogue.test)
+        caveats.append(f"Only images under test/ are measured on; the other {others} in these folders take no part.")
+    missing = [label for label in labels if label not in {image.label for image in images}]
+    if missing:
+        caveats.append(f"There are no images of {' or '.join(missing)}: how well they are found cannot be measured here.")
+    copies = len(images) - len({image.sha256 for image in images})
+    if copies:
+        caveats.append(f"Byte-identical copies among these images, each counted again: {copies}.")
+    return tuple(caveats)
+
+
+def classify(predictor: Predictor, images: Sequence[LabelledImage]) -> list[Prediction]:
+    """Read and classify image files as serving would, in their order; a bar on a terminal's stderr tells how far it is.
+
+    Raises
+    ------
+    UnreadableImage
+        A file is missing or no image.
+    """
+
+    def prepare(image: LabelledImage) -> Tensor:
+        return predictor.prepare(read_radiograph(image.path))
+
+    batches = [images[first : first + predictor.batch_size] for first in range(0, len(images), predictor.batch_size)]
+    console = Console(stderr=True)
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        classified = [
+            predictor.predict(list(threads.map(prepare, batch)))
+            for batch in track(batches, "Classifying", console=console, transient=True, disable=not console.is_terminal)
+        ]
+    return [prediction for batch in classified for prediction in batch]
 
 
 def evaluate(predictor: Predictor, images: Sequence[LabelledImage]) -> Evaluation:
     """Classify images and measure."""
-    return measure(list(classify(predictor, images)), images, labels=predictor.card.labels)
+    return measure(classify(predictor, images), images, labels=predictor.card.labels)
 
 
 def measure(predictions: Sequence[Prediction], images: Sequence[Known], *, labels: tuple[str, ...]) -> Evaluation:
