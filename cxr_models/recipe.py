@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from cxr_models.errors import InvalidRecipe
 from cxr_models.networks import INPUT_SIDES
-from cxr_models.values import Preparation
+from cxr_models.values import Preparation, Views
 
 Metric = Literal["valid_loss", "valid_acc", "valid_balanced_acc"]
 
@@ -52,6 +52,11 @@ class Recipe(BaseModel):
     monitor, stop_on
         What best means, for epochs and attempts, and what must still improve by `min_delta` within `patience` epochs (None: the
         same). The loss also counts how sure the answers are, which the temperature sets right afterwards.
+    keep
+        The weights of the best epoch by `monitor`, or of the last one: where a schedule ends at a rate of nothing, the best of
+        many epochs is mostly the luckiest on few validation images.
+    views
+        Which views of an image are averaged when it is answered; see `cxr_models.views`.
     init
         How weights that nothing is taken over for are drawn: as torch or torchvision do, or from N(0, 0.05) with biases of 0.
     initial, initial_normalisation
@@ -89,6 +94,8 @@ class Recipe(BaseModel):
     monitor: Metric = "valid_loss"
     stop_on: Metric | None = None
     min_delta: float = Field(default=0, ge=0)
+    keep: Literal["best", "last"] = "best"
+    views: Views = "one"
     batch_size: int = Field(default=32, ge=1)
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     learning_rate: float = Field(default=1e-3, gt=0)

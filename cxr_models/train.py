@@ -29,6 +29,7 @@ from cxr_models.recipe import Recipe, change_recipe
 from cxr_models.seen import write_seen
 from cxr_models.trainer import Machine, Run, check_resumable, mode, prepare_run
 from cxr_models.values import LABELS, UNSAVED, Card
+from cxr_models.views import averaged_logits
 
 __all__ = ["Fitted", "Machine", "fit", "train"]
 
@@ -154,10 +155,12 @@ def _attempt(data: Radiographs, *, recipe: Recipe, initial: InitialWeights | Non
     run = prepare_run(recipe, machine=machine, output=output)
     with _quiet():
         run.trainer.fit(classifier, datamodule=data, ckpt_path=run.resumed, weights_only=True)
-    if run.best.best_model_path:
+    if run.best.best_model_path and recipe.keep == "best":
         state = torch.load(run.best.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
         classifier.load_state_dict(state)
-    score = float("nan") if run.best.best_model_score is None else float(run.best.best_model_score)
+    score = run.history.epochs[-1].get(recipe.monitor, float("nan")) if run.history.epochs else float("nan")
+    if run.best.best_model_score is not None and recipe.keep == "best":
+        score = float(run.best.best_model_score)
     return _Attempt(score=score, classifier=classifier, run=run, initial=taken)
 
 
@@ -175,13 +178,11 @@ def _quiet() -> Iterator[None]:
 def _calibrated(kept: _Attempt, data: Radiographs) -> Card:
     images, labels = data.validation().tensors
     at_once = data.measured_at_once
-    logits = (
-        torch.cat([kept.classifier(images[first : first + at_once]) for first in range(0, len(images), at_once)])
-        .double()
-        .numpy()
-    )
-    truth = labels.numpy()
     recipe, parts = kept.classifier.recipe, data.split
+    batches = [images[first : first + at_once] for first in range(0, len(images), at_once)]
+    answers = [averaged_logits(kept.classifier.network, batch, recipe.views) for batch in batches]
+    logits = torch.cat(answers).double().numpy()
+    truth = labels.numpy()
     temperature = fit_temperature(logits, truth)
     probabilities = softmax(logits, temperature)
     return Card(
@@ -192,6 +193,7 @@ def _calibrated(kept: _Attempt, data: Radiographs) -> Card:
         input_side=data.preparation.side,
         mean=recipe.mean,
         std=recipe.std,
+        views=recipe.views,
         temperature=temperature,
         thresholds=choose_thresholds(probabilities, truth, labels=LABELS, sensitivity=recipe.sensitivity),
         weights_sha256=UNSAVED,
