@@ -131,7 +131,7 @@ def crossvalidate(
     )
     if unknown := set(only) - {fold.number for fold in planned}:
         raise InvalidData(f"There is no fold {min(unknown)}; the folds are 1 to {plan.count}.")
-    identity = _identity(plan, planned)
+    identity = identify(plan, planned)
     done = {fold.number: found for fold in planned if (found := _read_fold(_home(output, fold), identity))}
     if done:
         log.info("folds %s are there already.", ", ".join(map(str, done)))
@@ -182,7 +182,7 @@ def _home(output: Path, fold: Fold) -> Path:
     return output / f"fold-{fold.number}"
 
 
-def _identity(plan: Plan, planned: Sequence[Fold]) -> dict[str, Any]:
+def identify(plan: Plan, planned: Sequence[Fold]) -> dict[str, Any]:
     """Return what must be equal for two folds to belong to one cross-validation."""
     lines = sorted(
         f"{image.sha256} {image.label} {image.source} {short_group(image.group)} {fold.number}"

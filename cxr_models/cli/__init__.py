@@ -12,6 +12,7 @@ import typer
 from cxr_models.cli.crossvalidate import crossvalidate
 from cxr_models.cli.evaluate import evaluate
 from cxr_models.cli.predict import predict
+from cxr_models.cli.search import search
 from cxr_models.cli.show import show
 from cxr_models.cli.table import table
 from cxr_models.cli.train import train
@@ -23,7 +24,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (train, crossvalidate, evaluate, predict, show, table):
+for command in (train, crossvalidate, search, evaluate, predict, show, table):
     app.command()(command)
 
 

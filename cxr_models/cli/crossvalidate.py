@@ -3,11 +3,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from cxr_models.cli.options import DataFolders, Json
-from cxr_models.cli.printing import print_json
+from cxr_models.cli.printing import print_json, wide_console
 
 
 def crossvalidate(  # noqa: PLR0913  each parameter is an option of the command line
@@ -63,4 +62,4 @@ def _print_figures(figures: dict[str, Any]) -> None:
             low, high = measured["intervals"][figure]
             cells.append(f"{measured[figure]:.3f} ({low:.3f} to {high:.3f})")
         table.add_row(name, str(measured["n"]), *cells)
-    Console().print(table)
+    wide_console().print(table)

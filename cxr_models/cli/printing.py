@@ -1,6 +1,7 @@
 """What several commands print."""
 
 import json
+import sys
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -13,6 +14,11 @@ if TYPE_CHECKING:
 def print_json(value: Any) -> None:
     """Print a value to stdout as JSON."""
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def wide_console() -> Console:
+    """Return a console for wide tables: a file or a pipe has no width of its own, and 80 columns would break every cell."""
+    return Console(width=None if sys.stdout.isatty() else 170)
 
 
 def print_card(card: "Card") -> None:

@@ -1,5 +1,4 @@
 import logging
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
@@ -7,11 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from cxr_models.cli.options import Json
-from cxr_models.cli.printing import print_json
+from cxr_models.cli.printing import print_json, wide_console
 
 if TYPE_CHECKING:
     from cxr_models.catalogue import Catalogue
@@ -140,8 +138,7 @@ def _print(goals: "Sequence[Goal]", figures: "Mapping[str, Mapping[Goal, Measure
     printed = Table("", *figures)
     for goal in goals:
         printed.add_row(goal.name, *(_cell(goal, network, found.get(goal)) for network, found in figures.items()))
-    # A file or a pipe has no width of its own; 80 columns would break every cell.
-    console = Console(width=None if sys.stdout.isatty() else 170)
+    console = wide_console()
     console.print(printed)
     for note in NOTES:
         console.print(note)
