@@ -81,7 +81,9 @@ def load_network(folder: Path, device: "torch.device") -> "tuple[nn.Module, Card
     try:
         network.load_state_dict(tensors, assign=True)
     except RuntimeError as error:
-        raise InvalidModel(f"{path} does not fit the architecture {card.architecture}: {error}") from error
+        first, *more = [line.strip() for line in str(error).splitlines()[1:]] or [str(error)]
+        others = f" And {len(more)} more." if more else ""
+        raise InvalidModel(f"{path} does not fit the architecture {card.architecture}: {first}{others}") from error
     return network.eval().requires_grad_(requires_grad=False).to(device), card
 
 

@@ -3,6 +3,7 @@
 import logging
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -14,8 +15,11 @@ import torch
 
 from tests.fakes import FakePacs, Site, fake_pacs, make_site
 from tests.postgres import Cluster, cluster
+from worker.cli import main
 from worker.db.database import Database, open_database
 from worker.db.migrate import upgrade
+
+Run = Callable[..., tuple[int, str, str]]
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -162,6 +166,26 @@ def empty_database(database_kind: str, request: pytest.FixtureRequest, tmp_path:
 def database(test_database: TestDatabase) -> Database:
     """A migrated database, each test on both kinds."""
     return test_database.opened
+
+
+@pytest.fixture
+def cxr_worker(
+    test_database: TestDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Run:
+    """Run the command line in this process on the test's database; answer exit code, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CXR_DATABASE_URL", test_database.url)
+    monkeypatch.setenv("CXR_DATA_DIR", str(tmp_path / "var"))
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["cxr-worker", *arguments])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            main()
+        captured = capsys.readouterr()
+        return int(caught.value.code or 0), captured.out, captured.err
+
+    return run
 
 
 @pytest.fixture

@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
+from cxr_models.checkpoint import save_model
+from cxr_models.networks import build_network
+from cxr_models.values import LABELS, UNSAVED, Card
 from dicom_io.quiet import quietly
 from dicom_io.uids import derived_uid
 from dicom_io.values import StudyUID
@@ -98,6 +102,26 @@ def write(ds: Dataset, path: Path) -> Path:
     """Write a data set as a PS3.10 file."""
     ds.save_as(path, enforce_file_format=True)
     return path
+
+
+def write_model(folder: Path, *, seed: int = 0, classes: int = 3, **card: Any) -> Card:
+    """A LeNet-5 that learned nothing, as a model folder; `card` replaces what stands on the card."""
+    torch.manual_seed(seed)
+    usual: dict[str, Any] = {
+        "name": "own",
+        "version": "1.0",
+        "architecture": "lenet5",
+        "labels": LABELS,
+        "input_side": 32,
+        "mean": 0.5,
+        "std": 0.5,
+        "temperature": 1.0,
+        "thresholds": {"COVID-19": 0.5, "Pneumonia": 0.5},
+        "weights_sha256": UNSAVED,
+        "intended_use": "Tests.",
+        "limits": ("It learned nothing.",),
+    }
+    return save_model(folder, network=build_network("lenet5", classes=classes), card=Card(**{**usual, **card}))
 
 
 def dicom_folder() -> Path:

@@ -58,6 +58,10 @@ class FakeEngine:
         self.model = model_identity()
         self.labels: dict[str, str] = {}
         """By SOP Instance UID; Normal where there is none."""
+        self.undetermined: set[str] = set()
+        """SOP Instance UIDs of which the model is not sure."""
+        self.shadows: dict[str, Answer | str] = {}
+        """By SOP Instance UID, what the shadow model says, or why it says nothing."""
         self.breaks_on: dict[str, Exception] = {}
         """By Study Instance UID: raised when this study's turn comes."""
         self.silent_on: set[str] = set()
@@ -80,8 +84,16 @@ class FakeEngine:
         selected = select(instance)
         if isinstance(selected, ImageOutcome):
             return selected
-        answer = answer_for(self.labels.get(instance.sop_instance_uid, "Normal"), model=self.model)
-        return ImageOutcome(instance=instance, eligible=True, reason_code="eligible", reason="", answer=answer)
+        uid = instance.sop_instance_uid
+        answer = answer_for(self.labels.get(uid, "Normal"), model=self.model, undetermined=uid in self.undetermined)
+        return ImageOutcome(
+            instance=instance,
+            eligible=True,
+            reason_code="eligible",
+            reason="",
+            answer=answer,
+            shadow=self.shadows.get(uid),
+        )
 
 
 def answer_for(label: str, *, model: ModelIdentity | None = None, undetermined: bool = False) -> Answer:

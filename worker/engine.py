@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
 from typing import Protocol
 
 import torch
@@ -12,9 +11,9 @@ from cxr_models.errors import DeviceBusy
 from cxr_models.predict import Predictor
 from dicom_io.status import is_transient
 from worker.log import traceback_of
-from worker.shadow import LEFT_OUT, Shadow
+from worker.shadow import Shadow
 from worker.steps.predict import predict
-from worker.steps.prepare import PreparedImage, ToShadow, prepare, undecodable
+from worker.steps.prepare import PreparedImage, prepare, undecodable
 from worker.steps.select import newest_contents, select
 from worker.values import Answer, ImageOutcome, ReadyStudy, StoredInstance, StudyOutcome
 
@@ -60,15 +59,10 @@ class LocalEngine:
 
     def _open_all(self, study: ReadyStudy) -> list[PreparedImage | ImageOutcome]:
         chosen, set_aside = newest_contents(study.instances)
-        return [*self._pool.map(partial(self._open, shadow=self._shadow_for(study)), chosen), *set_aside]
+        return [*self._pool.map(self._open, chosen), *set_aside]
 
-    def _shadow_for(self, study: ReadyStudy) -> ToShadow | None:
-        if self.shadow is None:
-            return None
-        # What ended the process may have been the shadow, out of memory for one: it costs a study one attempt and no more.
-        return self.shadow.prepare if study.attempts <= 1 else lambda _: LEFT_OUT
-
-    def _open(self, instance: StoredInstance, *, shadow: ToShadow | None) -> PreparedImage | ImageOutcome:
+    def _open(self, instance: StoredInstance) -> PreparedImage | ImageOutcome:
+        shadow = None if self.shadow is None else self.shadow.prepare
         try:
             selected = select(instance)
             return selected if isinstance(selected, ImageOutcome) else prepare(selected, self.predictor.prepare, shadow=shadow)

@@ -3,8 +3,12 @@
 Nothing here raises: whatever becomes of a shadow, the active model's answer stands, and the failure is words in a row.
 """
 
-from collections.abc import Sequence
-from time import monotonic
+import fcntl
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from time import monotonic, time
 from typing import Self
 
 import numpy as np
@@ -12,10 +16,11 @@ import structlog
 import torch
 from numpy.typing import NDArray
 
-from cxr_models.errors import ModelError
+from cxr_models.errors import InvalidModel, ModelError
 from cxr_models.predict import Predictor
 from cxr_models.values import Card
 from worker.db.models import RegisteredModel
+from worker.files import make_folder
 from worker.log import traceback_of
 from worker.registry import ModelFolder, find_exactly
 from worker.settings import Settings
@@ -26,28 +31,32 @@ log = structlog.get_logger()
 
 _AGAIN_SECONDS = 600.0
 UNLOADABLE = "cannot be loaded"
-LEFT_OUT = "Left out: the study is tried again, and the shadow may be why the attempt before failed."
+AT_WORK = Path("models") / ".shadow-at-work"
+"""In the data folder; locked and not empty while a shadow loads or predicts, only not empty where the process ended so."""
+_LEFT_ALONE_SECONDS = 3600.0
 
 
 class Shadow:
     """A second model beside the active one. A failure of it is words in the place of an answer."""
 
-    def __init__(self, predictor: Predictor | None, *, failure: str = "") -> None:
+    def __init__(self, predictor: Predictor | None, *, data_dir: Path, failure: str = "") -> None:
         self.failure = failure
         """Why it answers nothing; empty while it does."""
         self._predictor = predictor
+        self._data_dir = data_dir
 
     @classmethod
     def load(cls, model: ModelFolder, settings: Settings) -> Self:
         """Load and warm it up, or know why it cannot be."""
         device, batch_size = settings.inference.device, settings.inference.batch_size
         try:
-            predictor = Predictor.load(str(model.path.resolve()), device=device, batch_size=batch_size)
-            predictor.warm_up()
+            with _at_work(settings.data_dir):
+                predictor = Predictor.load(str(model.path.resolve()), device=device, batch_size=batch_size)
+                predictor.warm_up()
         except Exception as error:  # noqa: BLE001  a shadow may fail in any way, and the active model must answer
-            return cls(None, failure=_failed(error, UNLOADABLE))
+            return cls(None, data_dir=settings.data_dir, failure=_failed(error, UNLOADABLE))
         log.info("shadow.loaded", model=predictor.card.name, version=predictor.card.version, device=str(predictor.device))
-        return cls(predictor)
+        return cls(predictor, data_dir=settings.data_dir)
 
     def prepare(self, image: NDArray[np.float32]) -> torch.Tensor | str:
         """Turn an image into this model's own input, as `Predictor.prepare`, from any thread."""
@@ -80,7 +89,8 @@ class Shadow:
         if predictor is None:
             return [self.failure] * len(tensors)
         try:
-            answers = predict(predictor, tensors)
+            with _at_work(self._data_dir):
+                answers = predict(predictor, tensors)
         except Exception as error:  # noqa: BLE001  as in load
             return [_failed(error, "cannot answer")] * len(tensors)
         failures = [answer for answer in answers if isinstance(answer, str)]
@@ -108,7 +118,8 @@ class ShadowHolder:
             card = model.read_card()
         except Exception as error:  # noqa: BLE001  as in Shadow.load
             if self._shadow is None or self._shadow.failure != _words(error, UNLOADABLE):  # said once, not at each batch
-                self._shadow, self._card = Shadow(None, failure=_failed(error, UNLOADABLE)), None
+                failure = _failed(error, UNLOADABLE)
+                self._shadow, self._card = Shadow(None, data_dir=self._settings.data_dir, failure=failure), None
             return self._shadow
         if card == active:
             self.close()
@@ -122,6 +133,35 @@ class ShadowHolder:
     def close(self) -> None:
         """Let it go."""
         self._shadow = self._card = None
+
+
+@contextmanager
+def _at_work(data_dir: Path) -> Iterator[None]:
+    """Leave a trace where the process ends in here, for want of memory for one: it must not end so again at once.
+
+    Raises
+    ------
+    InvalidModel
+        The process ended in here less than an hour ago.
+    """
+    path = data_dir / AT_WORK
+    make_folder(path.parent)
+    with path.open("a+b") as trace:
+        try:
+            fcntl.flock(trace, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:  # a standby loads its shadow meanwhile; of two, one trace is enough
+            yield
+            return
+        found = os.fstat(trace.fileno())
+        if found.st_size and time() - found.st_mtime < _LEFT_ALONE_SECONDS:
+            raise InvalidModel("The worker was killed while the shadow was at work, which now rests for an hour.")
+        trace.truncate(0)
+        trace.write(b"at work\n")
+        trace.flush()
+        try:
+            yield
+        finally:
+            trace.truncate(0)
 
 
 def _failed(error: Exception, what: str) -> str:

@@ -1,22 +1,18 @@
 """The command line on a database with studies in it."""
 
 import json
-import sys
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import TestDatabase
+from tests.conftest import Run, TestDatabase
 from tests.factories import PATIENT, make_dx, make_study, study_uid
 from tests.fakes import FakePacs, Site, free_port, make_site, model_identity
-from worker.cli import main
 from worker.cli.studies import moment
 from worker.errors import ConfigurationError
 
-Run = Callable[..., tuple[int, str, str]]
 STUDY_KEYS = {
     "study_uid", "patient_id", "accession_number", "state", "reason", "received_at", "completed_at", "triage",
     "images", "reports", "deliveries",
@@ -37,26 +33,6 @@ def filled(test_database: TestDatabase, tmp_path: Path, pacs: FakePacs) -> Site:
     pacs.status = 0xA700
     site.deliver()
     return site
-
-
-@pytest.fixture
-def cxr_worker(
-    test_database: TestDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Run:
-    """Run the command line in this process on the test's database; answer exit code, stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CXR_DATABASE_URL", test_database.url)
-    monkeypatch.setenv("CXR_DATA_DIR", str(tmp_path / "var"))
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["cxr-worker", *arguments])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            main()
-        captured = capsys.readouterr()
-        return int(caught.value.code or 0), captured.out, captured.err
-
-    return run
 
 
 def _json(cxr_worker: Run, *arguments: str) -> Any:
