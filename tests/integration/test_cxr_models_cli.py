@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 import warnings
@@ -13,6 +14,7 @@ from PIL import Image
 
 from cxr_models.checkpoint import read_card
 from cxr_models.cli import main
+from cxr_models.predictions_file import read_predictions
 from cxr_models.zoo import find_model
 from tests.factories import data_folder
 
@@ -204,8 +206,13 @@ def test_what_was_trained_can_be_shown_evaluated_and_used(call: Call, films: Pat
     assert json.loads(whole.stdout)["n"] == 24
     assert "18 of these images were used in training" in whole.stderr
     unseen = call("evaluate", "--model", model, "--data", films, "--unseen", "--json")
-    assert json.loads(unseen.stdout) == card["metrics"]["films, held-out patients"]
+    measured, written = json.loads(unseen.stdout), card["metrics"]["films, held-out patients"]
+    figures = ("n", "accuracy", "confusion_matrix", "per_class", "operating", "ece", "brier")
+    assert [measured[name] for name in figures] == [written[name] for name in figures]
     assert call("predict", "--model", model, film).code == 0
+    drawn = call("evaluate", "--model", model, "--data", films, "--pictures", tmp_path / "drawn", "--json")
+    assert drawn.code == 0, drawn.stderr
+    assert (tmp_path / "drawn" / "learning_curves.png").is_file()
 
 
 def test_evaluate_tells_everything_the_contract_names(call: Call, films: Path) -> None:
@@ -214,11 +221,73 @@ def test_evaluate_tells_everything_the_contract_names(call: Call, films: Path) -
     measured = json.loads(answer.stdout)
     assert measured["n"] == 24
     assert np.array(measured["confusion_matrix"]).sum(axis=1).tolist() == [8, 8, 8]
-    assert set(measured["per_class"]["Pneumonia"]) == {"sensitivity", "specificity", "auc"}
+    assert {"sensitivity", "specificity", "auc"} <= set(measured["per_class"]["Pneumonia"])
     assert {"accuracy", "balanced_accuracy", "ece", "labels", "intervals", "coverage_accuracy"} <= set(measured)
+    assert {"per_source", "brier", "abstention", "reliability", "pairwise"} <= set(measured)
     low, high = measured["intervals"]["accuracy"]
     assert low <= measured["accuracy"] <= high
     assert "balanced_accuracy" in call("evaluate", "--model", "lenet5", "--data", films).stdout
+
+
+def test_evaluate_writes_a_page_pictures_and_predictions_beside_its_figures(call: Call, films: Path, tmp_path: Path) -> None:
+    page, pictures, table = tmp_path / "new" / "page.html", tmp_path / "pictures", tmp_path / "table.csv"
+    places = ("--report", page, "--pictures", pictures, "--predictions", table)
+    answer = call("evaluate", "--model", "lenet5", "--data", films, *places, "--json")
+    assert answer.code == 0, answer.stderr
+    measured = json.loads(answer.stdout)
+    assert f"{measured['accuracy']:.3f}" in page.read_text(encoding="utf-8")
+    names = {"confusion_matrix.png", "roc.png", "reliability.png", "coverage_accuracy.png"}
+    assert {each.name for each in pictures.iterdir()} == names
+    rows = read_predictions(table)
+    assert len(rows) == 24
+    right = sum(row.label == max(row.probabilities, key=row.probabilities.__getitem__) for row in rows)
+    assert right / 24 == pytest.approx(measured["accuracy"])
+
+
+def test_a_report_that_cannot_be_written_is_told_before_anything_is_classified(
+    call: Call, films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setattr("cxr_models.evaluate.classify", lambda *_: pytest.fail("classified in vain"))
+    answer = call("evaluate", "--model", "lenet5", "--data", films, "--report", tmp_path / "file" / "page.html")
+    assert (answer.code, answer.stdout) == (1, "")
+    assert_one_line(answer.stderr, str(tmp_path / "file"))
+
+
+def test_evaluate_says_what_it_leaves_out_and_what_it_cannot_measure(call: Call, films: Path, tmp_path: Path) -> None:
+    home = tmp_path / "parted"
+    for part, label in (("train", "Covid"), ("train", "Normal"), ("test", "Normal")):
+        (home / part).mkdir(parents=True, exist_ok=True)
+        shutil.copytree(films / label, home / part / label)
+    answer = call("evaluate", "--model", "lenet5", "--data", home, "--json")
+    assert answer.code == 0, answer.stderr
+    measured = json.loads(answer.stdout)
+    assert (measured["n"], measured["per_class"]["Normal"]["auc"]) == (8, None)
+    assert "the other 16 in these folders take no part" in answer.stderr
+    assert "no images of COVID-19 or Pneumonia" in answer.stderr
+
+
+def test_a_file_among_the_images_that_is_none_is_named(call: Call, films: Path) -> None:
+    (films / "Normal" / "cut.png").write_bytes((films / "Normal" / "0.png").read_bytes()[:300])
+    answer = call("evaluate", "--model", "lenet5", "--data", films)
+    assert (answer.code, answer.stdout) == (1, "")
+    assert_one_line(answer.stderr, "cut.png")
+
+
+def test_predict_says_undetermined_and_keeps_the_flag(call: Call, film: Path, tmp_path: Path) -> None:
+    model = tmp_path / "hesitant"
+    shutil.copytree(find_model("lenet5"), model)
+    card = json.loads((model / "card.json").read_text(encoding="utf-8"))
+    (model / "card.json").write_text(json.dumps(card | {"abstain_below": 0.9999}), encoding="utf-8")
+    (sure,) = json.loads(call("predict", "--model", "lenet5", film, "--json").stdout)
+    (unsure,) = json.loads(call("predict", "--model", model, film, "--json").stdout)
+    assert (sure["undetermined"], unsure["undetermined"]) == (False, True)
+    assert {name: value for name, value in unsure.items() if name != "undetermined"} == {
+        name: value for name, value in sure.items() if name != "undetermined"
+    }
+    plain = " ".join(call("predict", "--model", model, film).stdout.split())
+    assert "undetermined" in plain
+    assert f"({sure['label']})" in plain
 
 
 def test_evaluating_the_published_test_images_reproduces_the_card_that_ships(call: Call, data: Path) -> None:
