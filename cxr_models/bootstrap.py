@@ -59,7 +59,11 @@ class Bootstrap:
         return len(np.unique(self._group))
 
     def figure(self, statistic: Statistic) -> Figure:
-        """Measure anything that can be weighted."""
+        """Measure anything that can be weighted.
+
+        A figure that no resample changes, such as an area under the ROC curve of 1, gets an interval without width: it says that
+        the images do not contradict each other, not that there are enough of them.
+        """
         value = statistic(np.ones((1, self._weights.shape[1])))[0]
         drawn = statistic(self._weights)
         return Figure(value=_number(value), interval=_interval(drawn), drawn=drawn)
@@ -105,12 +109,12 @@ def mean(figures: Sequence[Figure]) -> Figure:
     known = [figure for figure in figures if figure.value is not None]
     if not known:
         return Figure(value=None, interval=None, drawn=np.full(RESAMPLES, np.nan))
-    drawn = np.mean([figure.drawn for figure in known], axis=0)
-    settled = not np.nanstd(drawn) and all(figure.interval for figure in known)
-    limits = [list(figure.interval or ()) for figure in known]
+    drawn: Floats = np.mean([figure.drawn for figure in known], axis=0)
+    intervals = [figure.interval for figure in known if figure.interval]
+    settled = len(np.unique(drawn[~np.isnan(drawn)])) == 1 and len(intervals) == len(known)
     return Figure(
         value=float(np.mean([figure.value for figure in known])),
-        interval=[float(limit) for limit in np.mean(limits, axis=0)] if settled else _interval(drawn),
+        interval=[float(limit) for limit in np.mean(intervals, axis=0)] if settled else _interval(drawn),
         drawn=drawn,
     )
 

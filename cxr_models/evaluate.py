@@ -43,7 +43,7 @@ class Evaluation:
     Attributes
     ----------
     groups
-        How many independent groups the images make: what shares a patient, its bytes or a film is one.
+        How many independent groups the images make; see `LabelledImage.group`.
     confusion_matrix
         Rows are the truth, columns the most probable label, both in the order of `labels`.
     per_class

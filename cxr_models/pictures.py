@@ -196,7 +196,7 @@ def _per_source(measured: Evaluation) -> Figure:
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
     figure.legend(loc="outside lower center", ncols=len(PER_SOURCE), fontsize=9, frameon=False)
-    _subtitle(axes, "95 % intervals by bootstrap over groups; a group is one patient or film")
+    _subtitle(axes, "95 % intervals by bootstrap over groups; images of one known patient make one group")
     return figure
 
 
