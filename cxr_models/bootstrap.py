@@ -61,8 +61,8 @@ class Bootstrap:
     def figure(self, statistic: Statistic) -> Figure:
         """Measure anything that can be weighted.
 
-        A figure that no resample changes, such as an area under the ROC curve of 1, gets an interval without width: it says that
-        the images do not contradict each other, not that there are enough of them.
+        A figure that no resample changes, such as an area under the ROC curve of 1, gets an interval without width: no image
+        contradicts it, which does not say that there are enough of them.
         """
         value = statistic(np.ones((1, self._weights.shape[1])))[0]
         drawn = statistic(self._weights)
