@@ -10,6 +10,7 @@ import torch
 
 from cxr_models.catalogue import Catalogue, read_catalogue
 from cxr_models.cli import main
+from cxr_models.crossvalidate import OUT_OF_FOLD, Plan
 from cxr_models.errors import InvalidData
 from cxr_models.predictions_file import PredictedImage, read_predictions, short_group, write_predictions
 from cxr_models.recipe import Recipe, read_recipe
@@ -204,6 +205,22 @@ def test_the_command_prints_each_cell_and_says_what_is_not_measured(
     assert cells[MISSED.name, "vgg16"]["interval"][0] == 0
     assert cells[PUBLISHED.name, "lenet5"]["n"] == 66
     assert cells[ADULTS.name, "lenet5"]["target"] == 0.76
+
+
+def test_a_network_is_cross_validated_anew_by_its_recipe_where_that_is_asked_for(
+    printed: Callable[..., tuple[str, str]], results: Path, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cross_validate(catalogue: Catalogue, *, plan: Plan, output: Path, **_: object) -> None:
+        assert plan.recipe == read_recipe("lenet5")
+        assert len(outside_tests(catalogue)) == len(rows)
+        sure = [replace(row, probabilities=dict.fromkeys(LABELS, 0) | {row.label: 1}) for row in rows]
+        write_predictions(output / OUT_OF_FOLD, sure)
+
+    monkeypatch.setattr("cxr_models.crossvalidate.crossvalidate", cross_validate)
+    monkeypatch.setattr("cxr_models.films.group_by_film", lambda catalogue: catalogue)
+    out, _ = printed("--results", results, "--train", "lenet5", "--json")
+    cells = {(cell["row"], cell["network"]): cell["value"] for cell in json.loads(out)}
+    assert cells[ADULTS.name, "lenet5"] == 1
 
 
 def test_a_file_of_other_images_is_one_clear_error(printed: Callable[..., tuple[str, str]], results: Path, rows: Rows) -> None:
