@@ -11,11 +11,12 @@ from lightning.pytorch.callbacks import (
     Callback,
     Checkpoint,
     EarlyStopping,
-    EMAWeightAveraging,
     ModelCheckpoint,
     RichProgressBar,
+    WeightAveraging,
 )
 from lightning.pytorch.loggers import TensorBoardLogger
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from cxr_models.errors import InvalidData, InvalidRecipe, UnknownDevice
 from cxr_models.recipe import Metric, Recipe
@@ -109,7 +110,8 @@ def prepare_run(recipe: Recipe, *, machine: Machine, output: Path) -> Run:
         ModelCheckpoint(folder, filename=LAST, enable_version_counter=False),
     ]
     if recipe.average:
-        callbacks.append(EMAWeightAveraging(decay=recipe.average))
+        # All weights in one call: Lightning's own EMA callback goes through them one by one.
+        callbacks.append(WeightAveraging(multi_avg_fn=get_ema_multi_avg_fn(recipe.average)))  # type: ignore[no-untyped-call]
     try:
         trainer = lightning.Trainer(
             accelerator=machine.accelerator,
@@ -121,7 +123,7 @@ def prepare_run(recipe: Recipe, *, machine: Machine, output: Path) -> Run:
             callbacks=callbacks,
             logger=TensorBoardLogger(output / "logs", name=f"seed-{recipe.seed}"),
             fast_dev_run=machine.fast_dev_run,
-            log_every_n_steps=10,
+            log_every_n_steps=1,
             deterministic=machine.deterministic or "warn",
             use_distributed_sampler=False,
             enable_model_summary=False,
