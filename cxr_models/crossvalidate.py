@@ -132,7 +132,7 @@ def crossvalidate(
     if unknown := set(only) - {fold.number for fold in planned}:
         raise InvalidData(f"There is no fold {min(unknown)}; the folds are 1 to {plan.count}.")
     identity = identify(plan, planned)
-    done = {fold.number: found for fold in planned if (found := _read_fold(_home(output, fold), identity))}
+    done = _read_folds(output, planned, identity)
     if done:
         log.info("folds %s are there already.", ", ".join(map(str, done)))
     todo = [fold for fold in planned if fold.number not in done and (not only or fold.number in only)]
@@ -150,6 +150,8 @@ def crossvalidate(
             *(fold.number, plan.count, len(rows), balanced_accuracy(rows), facts["seconds"]),
             *(len(done), accuracy(so_far), balanced_accuracy(so_far), f"about {duration(left)} left" if left else "done"),
         )
+    # Another process may have written the others meanwhile.
+    done = _read_folds(output, planned, identity)
     if missing := [fold.number for fold in planned if fold.number not in done]:
         log.info("folds %s are still missing.", ", ".join(map(str, missing)))
         return None
@@ -203,6 +205,10 @@ def _write_fold(home: Path, rows: Sequence[PredictedImage], facts: Mapping[str, 
     _write_json(home / "fold.json", facts)
 
 
+def _read_folds(output: Path, planned: Sequence[Fold], identity: Mapping[str, Any]) -> dict[int, Done]:
+    return {fold.number: found for fold in planned if (found := _read_fold(_home(output, fold), identity))}
+
+
 def _read_fold(home: Path, identity: Mapping[str, Any]) -> Done | None:
     path = home / "fold.json"
     if not path.is_file():
@@ -211,7 +217,7 @@ def _read_fold(home: Path, identity: Mapping[str, Any]) -> Done | None:
     written = facts.pop("plan")
     written["recipe"] = _with_later_defaults(written["recipe"])
     if differing := [key for key in identity if written[key] != identity[key]]:
-        what = ", ".join(differing).replace("images_sha256", "images")
+        what = ", ".join(differing).replace("images_sha256", "images or groups")
         raise InvalidData(
             f"{home} holds a fold of another cross-validation (other {what}); take another --output or delete it."
         )

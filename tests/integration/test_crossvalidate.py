@@ -128,6 +128,20 @@ def test_an_interrupted_run_goes_on_and_gives_what_an_uninterrupted_one_gives(
     assert (tmp_path / "parts" / OUT_OF_FOLD).read_bytes() == (tmp_path / "whole" / OUT_OF_FOLD).read_bytes()
 
 
+def test_of_several_processes_that_share_the_folds_the_last_one_sums_up(
+    run: Callable[..., dict[str, Any] | None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit = module.fit
+
+    def while_another_process_trains_the_others(*arguments: Any, **options: Any) -> Any:
+        monkeypatch.setattr(module, "fit", fit)
+        assert run(tmp_path, only={1, 3}) is None
+        return fit(*arguments, **options)
+
+    monkeypatch.setattr(module, "fit", while_another_process_trains_the_others)
+    assert run(tmp_path, only={2}) is not None
+
+
 def test_folds_of_another_recipe_seed_or_other_images_are_not_mixed(
     run: Callable[..., dict[str, Any] | None], catalogue: Catalogue, tmp_path: Path
 ) -> None:
