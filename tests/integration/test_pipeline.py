@@ -23,7 +23,7 @@ from worker.db.database import Database
 from worker.errors import DatabaseUnavailable
 from worker.pipeline import Parts
 from worker.settings import Destination
-from worker.values import ReadyStudy
+from worker.values import ReadyStudy, StudyId
 
 
 @pytest.fixture
@@ -688,3 +688,35 @@ def test_reports_carry_the_identity_of_the_images_and_nothing_else(connected: Si
 def test_nothing_is_asked_of_a_destination_that_is_due_nothing(connected: Site, pacs: FakePacs) -> None:
     assert connected.deliver() == 0
     assert pacs.proposed == []
+
+
+# abstention
+
+
+def test_an_undetermined_answer_is_recorded_reported_and_as_urgent_as_before(site: Site) -> None:
+    frontal = str(make_study()[0].SOPInstanceUID)
+    site.engine.labels, site.engine.undetermined = {frontal: "Pneumonia"}, {frontal}
+    site.receive(*make_study())
+    site.settle()
+    study = site.study(study_uid())
+    (prediction,) = study["images"][0]["predictions"]
+    assert (prediction["undetermined"], prediction["label"], prediction["flagged"]) == (True, "Pneumonia", True)
+    assert prediction["probabilities"]["Pneumonia"] == 0.8
+    assert study["triage"] == "high"
+    (report,) = [each for each in study["reports"] if each["kind"] == "sr"]
+    content = (site.parts.data_dir / "reports" / f"{report['sop_instance_uid']}.dcm").read_bytes()
+    assert b"pneumonia suspected; undetermined: the model is not sure" in content
+
+
+def test_a_model_that_becomes_sure_makes_a_new_report(site: Site) -> None:
+    frontal = str(make_study()[0].SOPInstanceUID)
+    site.engine.undetermined = {frontal}
+    site.receive(*make_study())
+    site.settle()
+    site.engine.undetermined = set()
+    with site.database.write() as connection:
+        studies.analyse_again(connection, [StudyId(1)], now=site.clock(), why="test")
+    site.settle()
+    study = site.study(study_uid())
+    assert [each["kind"] for each in study["reports"]] == ["sr", "sr"]
+    assert [each["undetermined"] for each in study["images"][0]["predictions"]] == [True, False]

@@ -166,6 +166,7 @@ def _not_a_number(folder: Path) -> None:
     _describe(folder, save(tensors))
 
 
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [

@@ -1,4 +1,5 @@
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import Comprehensive3DSRStorage, ComprehensiveSRStorage
 
 from dicom_io.capture import build_capture
+from dicom_io.codes import Assessment
 from dicom_io.errors import InvalidReport
 from dicom_io.report import build_structured_report
 from dicom_io.values import ObjectReference, SeriesUID, SOPClassUID, SOPInstanceUID, StudyFindings
@@ -37,6 +39,13 @@ def test_dciodvfy_has_nothing_to_say_of_an_object_in_any_character_set(output: s
     terms, name = NAMES[language]
     path = radiograph(tmp_path, SpecificCharacterSet=terms, PatientName=name, ReferringPhysicianName=name)
     assert complaints(OUTPUTS[output](findings_on(path)), tmp_path) == []
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_dciodvfy_has_nothing_to_say_of_an_image_that_is_undetermined(output: str, tmp_path: Path) -> None:
+    usual = findings_on(radiograph(tmp_path), assessment=Assessment.UNDETERMINED.value)
+    findings = replace(usual, images=(replace(usual.images[0], undetermined=True),))
+    assert complaints(OUTPUTS[output](findings), tmp_path) == []
 
 
 @pytest.mark.parametrize("output", OUTPUTS)

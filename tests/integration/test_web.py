@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from tests.conftest import TestDatabase
 from tests.factories import make_study, study_uid
-from tests.fakes import Site
+from tests.fakes import Site, answer_for, model_identity
 from worker.errors import ConfigurationError
 from worker.settings import WebSettings
 from worker.web.server import page
@@ -48,6 +48,22 @@ def test_the_page_shows_a_study_with_its_triage_level_and_why_an_image_is_left_o
     assert '<span class="triage urgent">urgent</span>' in html
     assert "flagged: COVID-19 80" in html
     assert "TEST-0001" in html
+
+
+def test_the_page_says_that_the_model_is_not_sure(base: str, site: Site) -> None:
+    site.engine.undetermined = {str(make_study()[0].SOPInstanceUID)}
+    site.receive(*make_study())
+    site.settle()
+    assert "undetermined, the model is not sure: Normal 80" in fetch(base)[1]
+
+
+def test_the_page_shows_no_shadow(base: str, site: Site) -> None:
+    site.engine.shadows = {str(make_study()[0].SOPInstanceUID): answer_for("COVID-19", model=model_identity("shadow"))}
+    site.receive(*make_study())
+    site.settle()
+    _, html = fetch(base)
+    assert "Normal 80" in html
+    assert "COVID-19" not in html
 
 
 def test_what_a_stranger_sent_is_no_markup_on_the_page(base: str, site: Site) -> None:

@@ -6,14 +6,14 @@ import pytest
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from sqlalchemy import inspect
+from sqlalchemy import insert, inspect, select
 
 import migrations
 from tests.factories import make_dx, study_uid
-from tests.fakes import make_site
+from tests.fakes import NOON, make_site
 from worker.db.database import Database
 from worker.db.migrate import current_revision, differences, newest_revision, require_newest, upgrade
-from worker.db.schema import metadata
+from worker.db.schema import instances, metadata, predictions, studies
 from worker.errors import DatabaseOutdated
 
 
@@ -79,6 +79,33 @@ def test_every_migration_can_be_taken_back_and_made_again(empty_database: Databa
     for revision in reversed(revisions):
         _migrate(empty_database, revision.revision)
     assert differences(empty_database) == []
+
+
+def test_answers_of_the_first_release_are_the_active_models_and_sure(empty_database: Database) -> None:
+    _migrate(empty_database, "0001")
+    words = dict.fromkeys(("patient_id", "issuer_of_patient_id", "sha256", "path", "transfer_syntax", "modality"), "")
+    rows = {
+        studies: {"study_uid": "1.2", "accession_number": "", "state": "reported", "last_received_at": NOON},
+        instances: {"study_id": 1, "sop_instance_uid": "1.2.3", "sop_class_uid": "", "series_uid": "", "size": 0, "turn": 1}
+        | {"calling_ae_title": "", "peer_address": ""},
+        predictions: {"study_id": 1, "instance_id": 1, "generation": 1, "model": "lenet5", "version": "1.0.0"}
+        | {"weights_sha256": "ab", "temperature": 1.0, "thresholds": {}, "probabilities": {}, "present": {}, "label": "Normal"}
+        | {"flagged": False, "predicted_at": NOON},
+    }
+    with empty_database.write() as connection:
+        for table, row in rows.items():
+            usual = {name: value for name, value in {**words, "received_at": NOON}.items() if name in table.c}
+            connection.execute(insert(table).values({**usual, **row}))
+    upgrade(empty_database)
+    with empty_database.write() as connection:
+        found = connection.execute(select(predictions.c.role, predictions.c.undetermined, predictions.c.model)).one()
+        assert tuple(found) == ("active", False, "lenet5")
+        row = connection.execute(select(predictions)).mappings().one()
+        connection.execute(insert(predictions).values({**row, "id": 2, "role": "shadow"}))
+    for _ in ("0004", "0003", "0002"):
+        _migrate(empty_database, "-1")
+    with empty_database.read() as connection:
+        assert connection.exec_driver_sql("SELECT model FROM predictions").scalars().all() == ["lenet5"]
 
 
 def test_a_migration_that_fails_leaves_the_database_as_it_was(empty_database: Database) -> None:

@@ -105,6 +105,9 @@ def test_what_a_reader_must_know_changes_the_page(tmp_path: Path) -> None:
         page_of(findings_on(*paths, assessment=Assessment.ACTIONABLE_WITHIN_HOURS.value)),
         page_of(findings_on(*paths, analysed_at=ANALYSED_AT.replace(hour=6))),
         page_of(findings_on(*paths[:1])),
+        page_of(findings_on(*paths, assessment=Assessment.NORMAL.value)),
+        page_of(findings_on(*paths, assessment=Assessment.UNDETERMINED.value)),
+        page_of(replace(usual, images=tuple(replace(image, undetermined=True) for image in usual.images))),
     ]
     assert len({page.tobytes() for page in pages}) == len(pages)
 

@@ -1,6 +1,7 @@
 """The contract of an engine, kept by the one that ships and by the fake of the tests; and what only the real one does."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,21 @@ def test_the_answer_is_that_of_the_model_on_this_image(local: LocalEngine, ready
     pixels = radiograph(seed=1).astype("float32") / 255
     (expected,) = local.predictor.predict([local.predictor.prepare(pixels)])
     assert answer.probabilities == pytest.approx(expected.probabilities, abs=1e-6)
+
+
+def test_an_answer_below_the_cards_confidence_is_undetermined_and_flags_the_same(
+    predictor: Predictor, ready: MakeStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = ready()
+    engine = LocalEngine(predictor, decode_threads=1)
+    (sure,) = engine.analyse([study])
+    monkeypatch.setattr(predictor, "card", replace(predictor.card, abstain_below=0.999))
+    (unsure,) = engine.analyse([study])
+    engine.close()
+    one, other = sure.images[0].answer, unsure.images[0].answer
+    assert one is not None
+    assert other == replace(one, undetermined=True)
+    assert not one.undetermined
 
 
 def test_images_of_different_studies_share_one_forward_pass(

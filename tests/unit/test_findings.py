@@ -6,6 +6,7 @@ from itertools import permutations
 import pytest
 
 from cxr_models.values import LABELS
+from dicom_io.codes import Assessment, Presence
 from dicom_io.values import StudyUID
 from tests.fakes import NOON, answer_for, model_identity, stored_instance
 from worker.findings import MEANINGS, most_urgent, result_key, study_findings, triage_of
@@ -65,10 +66,11 @@ def test_the_same_result_has_the_same_key() -> None:
         _study(answer_for("Normal", model=model_identity("2.0"))),
         _study(replace(answer_for("Normal"), temperature=2.0)),
         _study(replace(answer_for("Normal"), thresholds={"COVID-19": 0.31, "Pneumonia": 0.3})),
+        _study(answer_for("Normal", undetermined=True)),
         replace(_study(answer_for("Normal")), study_uid=StudyUID("1.3")),
         replace(_study(), images=(_image(answer_for("Normal"), 2),)),
     ],
-    ids=["another image", "other weights", "temperature", "threshold", "another study", "other bytes"],
+    ids=["another image", "other weights", "temperature", "threshold", "not sure", "another study", "other bytes"],
 )
 def test_whatever_may_change_a_result_changes_its_key(other: AnalysedStudy) -> None:
     assert result_key(other) != result_key(_study(answer_for("Normal")))
@@ -84,6 +86,40 @@ def test_the_impression_names_findings_level_and_highest_probabilities() -> None
 def test_the_impression_of_a_normal_image_flags_nothing() -> None:
     findings = study_findings(_study(answer_for("Normal")), name="key", predecessor=None)
     assert findings.impression == "AI triage routine: no finding flagged (COVID-19 10%, Normal 80%, Pneumonia 10%; 1 image)."
+
+
+@pytest.mark.parametrize(
+    ("answers", "says"),
+    [
+        ([answer_for("Normal", undetermined=True)], "AI triage routine: undetermined: the model is not sure ("),
+        (
+            [answer_for("Pneumonia", undetermined=True)],
+            "AI triage high: pneumonia suspected; undetermined: the model is not sure (COVID-19 10%, Normal 10%, ",
+        ),
+        (
+            [answer_for("Normal"), answer_for("Normal", undetermined=True)],
+            "AI triage routine: undetermined on 1 of 2 images: the model is not sure (",
+        ),
+    ],
+    ids=["nothing flagged", "flagged", "one of two"],
+)
+def test_the_impression_says_that_the_model_is_not_sure_and_still_names_what_is_flagged(
+    answers: list[Answer], says: str
+) -> None:
+    assert study_findings(_study(*answers), name="key", predecessor=None).impression.startswith(says)
+
+
+@pytest.mark.parametrize("label", LABELS)
+def test_not_being_sure_lowers_no_level_and_calls_nothing_normal(label: str) -> None:
+    sure, unsure = _study(answer_for(label)), _study(answer_for(label, undetermined=True))
+    assert unsure.triage is sure.triage
+    usual, assessment = (study_findings(study, name="key", predecessor=None).assessment for study in (sure, unsure))
+    assert assessment == (Assessment.UNDETERMINED.value if label == "Normal" else usual)
+    (image,) = study_findings(unsure, name="key", predecessor=None).images
+    said = {finding.concept: image.presence(finding) for finding in image.findings}
+    assert {each for each in said.values() if each is not Presence.UNDETERMINED} == (
+        set() if label == "Normal" else {Presence.PRESENT}
+    )
 
 
 def test_the_report_names_weights_temperature_and_thresholds() -> None:

@@ -104,6 +104,17 @@ def test_highdicom_reads_back_what_was_found(tmp_path: Path) -> None:
     assert observer.observer_identifying_attributes.uid == DEVICE_UID == document.DeviceUID
 
 
+def test_of_an_image_that_the_classifier_is_not_sure_of_only_what_is_flagged_is_said(tmp_path: Path) -> None:
+    sure = findings_on(radiograph(tmp_path), radiograph(tmp_path, number=2))
+    findings = replace(sure, images=tuple(replace(image, undetermined=True) for image in sure.images))
+    groups = sr.srread(BytesIO(encoded(build_structured_report(findings)))).content.get_image_measurement_groups()
+    said = [group.get_qualitative_evaluations(name=group.finding_type)[0].value.meaning for group in groups]
+    assert said == ["Present", *["Undetermined"] * 5]
+    assert [group.get_measurements()[0].value for group in groups] == [
+        pytest.approx(finding.probability * 100) for image in sure.images for finding in image.findings
+    ]
+
+
 def test_no_image_means_no_findings_to_report(tmp_path: Path) -> None:
     with pytest.raises(InvalidReport):
         findings_on()
