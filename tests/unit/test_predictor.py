@@ -39,7 +39,7 @@ class Says(nn.Module):
 
     def __init__(self, logits: Sequence[float]) -> None:
         super().__init__()
-        self.logits = torch.tensor(logits)
+        self.logits = torch.tensor(logits, dtype=torch.float32)
         self.batches: list[int] = []
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
