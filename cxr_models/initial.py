@@ -7,6 +7,7 @@ in three channels and normalised in the source's way.
 import hashlib
 import io
 import pickle
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -191,7 +192,10 @@ def _unpack(content: bytes, *, name: str) -> Mapping[str, Tensor]:
         if name.endswith(".safetensors"):
             found = safetensors.torch.load(content)
         else:
-            found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():
+                # torch wonders at a pickle of another kind before it refuses it.
+                warnings.simplefilter("ignore")
+                found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
             found = found.get("state_dict", found)
     except (safetensors.SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, AttributeError) as error:
         raise InvalidModel(
