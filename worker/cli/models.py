@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from worker.cli.options import AsJson, Config, database_of, settings_of
-from worker.cli.printing import print_json, print_table
+from worker.cli.printing import busy, print_json, print_table
 from worker.cli.studies import moment
 
 if TYPE_CHECKING:
@@ -89,7 +89,9 @@ def activate(
     from worker.registry import Origin
 
     found = _find(model, config)
-    card = tried(found.path)
+    card = found.read_card()
+    with busy(f"Trying {card.name} {card.version}"):
+        tried(found.path)
     if not shadow:
         require_meanings(card)
     with database_of(config) as (settings, database):
@@ -165,7 +167,8 @@ def _find(model: str | None, config: Path | None) -> "ModelFolder":
 def _registered(wish: "Registration", database: "Database", settings: "Settings") -> "ModelFolder":
     from worker.register import register
 
-    found, new = register(wish, database, data_dir=settings.data_dir)
+    with busy(f"Trying and copying {wish.source}"):
+        found, new = register(wish, database, data_dir=settings.data_dir)
     print(f"{found.reference} is registered: {found.path}" if new else f"{found.reference} was registered before, the same.")
     return found
 

@@ -1,13 +1,23 @@
 """Tables for people, JSON for scripts; both on stdout."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 
 def print_json(value: Any) -> None:
     """Print a value as indented JSON."""
     print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+@contextmanager
+def busy(words: str) -> Iterator[None]:
+    """Tell a person at a terminal what takes its time; a script's stderr stays empty."""
+    from rich.console import Console
+
+    with Console(stderr=True).status(words):
+        yield
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
