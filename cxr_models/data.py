@@ -120,7 +120,7 @@ class Radiographs(lightning.LightningDataModule):
         rank = self.trainer.global_rank if self.trainer else 0
         weights = draw_weights(self.split.train, self.recipe.balance)
         batches = BatchDraw(weights, batch_size=self.recipe.batch_size, seed=self.recipe.seed * 1000 + rank, share=world)
-        # A loader draws a number as it starts, a resumed one at another moment: not from the generator that augmentation draws from.
+        # A loader draws a number as it starts, a resumed one at another moment: not from what augmentation draws from.
         return DataLoader(self._loaded["train"], sampler=batches, batch_size=None, generator=torch.Generator())
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:

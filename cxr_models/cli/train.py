@@ -32,7 +32,7 @@ def train(  # noqa: PLR0913  each parameter is an option of the command line
     data: DataFolders,
     output: Annotated[Path, typer.Option(help="Model folder to write.")],
     recipe: Annotated[
-        str | None, typer.Option(help="Name of a recipe that ships, or a TOML file [default: --architecture].")
+        str | None, typer.Option(help="Name of a recipe that ships, or a TOML file (default: --architecture).")
     ] = None,
     initial: Annotated[
         str | None,
@@ -41,10 +41,10 @@ def train(  # noqa: PLR0913  each parameter is an option of the command line
         ),
     ] = None,
     initial_normalisation: Annotated[
-        Normalisation | None, typer.Option(help="What a file's network was trained on [default: the recipe's].")
+        Normalisation | None, typer.Option(help="What a file's network was trained on (default: the recipe's).")
     ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="At most this many epochs [default: the recipe's].")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="First seed [default: the recipe's].")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="At most this many epochs (default: the recipe's).")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="First seed (default: the recipe's).")] = None,
     version: Annotated[str, typer.Option(help="Version for the card.")] = "1.0.0",
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --output.")] = False,
     as_published: Annotated[
