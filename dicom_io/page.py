@@ -149,10 +149,10 @@ def _footer(pen: ImageDraw.ImageDraw, findings: StudyFindings, made_at: datetime
 
 
 def _paragraph(pen: ImageDraw.ImageDraw, y: int, text: str) -> int:
-    """Draw at most four lines; return where the next one goes."""
+    """Draw at most five lines; return where the next one goes."""
     lines = _wrapped(text, _BODY, _RIGHT - _LEFT)
-    if len(lines) > 4:
-        lines = [*lines[:3], _shortened(f"{lines[3]} {lines[4]}", _BODY, _RIGHT - _LEFT)]
+    if len(lines) > 5:
+        lines = [*lines[:4], _shortened(f"{lines[4]} {lines[5]}", _BODY, _RIGHT - _LEFT)]
     for line in lines:
         pen.text((_LEFT, y), line, font=_font(_BODY), fill=_WHITE)
         y += round(_BODY * 1.3)
