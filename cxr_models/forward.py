@@ -3,6 +3,7 @@
 import copy
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, Literal, Protocol
 
 import torch
@@ -18,6 +19,14 @@ Precision = Literal["auto", "float32", "bfloat16"]
 MOVED = 1e-2
 """By how much a lower precision may move a probability before auto refuses it."""
 ROUNDS = 3
+
+
+def reproducible() -> AbstractContextManager[None]:
+    """Keep cuDNN from TF32, and from another algorithm for another batch size: an answer would depend on its neighbours."""
+    flags: AbstractContextManager[None] = torch.backends.cudnn.flags(
+        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+    )
+    return flags
 
 
 class Forward(Protocol):
@@ -90,8 +99,7 @@ class CudaForward:
             return self._graphs[size].replay(images)
 
     def _logits(self, images: Tensor) -> Tensor:
-        # cuDNN may take TF32 or another algorithm for another batch size: an answer would depend on its neighbours.
-        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+        with reproducible():
             channels_last = images.to(self._kind).contiguous(memory_format=torch.channels_last)
             return averaged_logits(self._network, channels_last, self._views).float()
 

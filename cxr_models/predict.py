@@ -112,10 +112,7 @@ class Predictor:
         DeviceBusy
             The device has no memory left.
         """
-        expected = (1, self.card.input_side, self.card.input_side)
-        for prepared in batch:
-            if prepared.shape != expected:
-                raise InvalidData(f"{self.card.name} takes tensors of shape {expected}, not {tuple(prepared.shape)}.")
+        self.require_shape(batch)
         return [
             Prediction.read(
                 dict(zip(self.card.labels, row, strict=True)),
@@ -125,6 +122,18 @@ class Predictor:
             for first in range(0, len(batch), self.batch_size)
             for row in self._probabilities(torch.stack(list(batch[first : first + self.batch_size]))).tolist()
         ]
+
+    def require_shape(self, batch: Sequence[torch.Tensor]) -> None:
+        """Refuse tensors that `prepare` did not make for this model.
+
+        Raises
+        ------
+        InvalidData
+        """
+        expected = (1, self.card.input_side, self.card.input_side)
+        for prepared in batch:
+            if prepared.shape != expected:
+                raise InvalidData(f"{self.card.name} takes tensors of shape {expected}, not {tuple(prepared.shape)}.")
 
     def warm_up(self) -> None:
         """Run the network on nothing, so that no patient waits for kernels and memory to be set up."""
