@@ -77,6 +77,9 @@ class Recipe(BaseModel):
         None is the architecture's own.
     attempts
         Trains from that many seeds and keeps the best.
+    answer_accuracy, answer_coverage
+        Below which confidence the answer is undetermined: so that the answered validation images reach this accuracy, and that
+        share of them is answered in any case; an accuracy of 0 answers all.
     sensitivity
         What the operating thresholds reach on the validation images.
     as_published
@@ -123,6 +126,8 @@ class Recipe(BaseModel):
     split_seed: int = 0
     seed: int = Field(default=0, ge=0)
     attempts: int = Field(default=1, ge=1, le=20)
+    answer_accuracy: float = Field(default=0, ge=0, le=1)
+    answer_coverage: float = Field(default=0.7, gt=0, le=1)
     sensitivity: float = Field(default=0.9, gt=0, lt=1)
     as_published: bool = False
 

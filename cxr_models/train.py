@@ -5,7 +5,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,14 @@ import torch
 from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 
-from cxr_models.calibrate import choose_thresholds, fit_temperature, softmax
+from cxr_models.calibrate import choose_abstention, choose_thresholds, fit_temperature, softmax
 from cxr_models.catalogue import Catalogue, LabelledImage, Split, count, split
 from cxr_models.checkpoint import save_model
 from cxr_models.classifier import Classifier
 from cxr_models.data import Radiographs
 from cxr_models.evaluate import evaluate
 from cxr_models.films import group_by_film
+from cxr_models.history import HISTORY
 from cxr_models.initial import InitialWeights, read_initial, take_over
 from cxr_models.limits import INTENDED_USE, state_limits
 from cxr_models.predict import Predictor
@@ -35,7 +36,6 @@ __all__ = ["Fitted", "Machine", "fit", "train"]
 
 log = logging.getLogger(__name__)
 
-HISTORY = "history.json"
 AS_PUBLISHED = "as published (augmented test images, leaks kept)"
 UNVERSIONED = "0"
 """Stands for the version of a model that is not saved yet."""
@@ -83,10 +83,10 @@ def train(catalogue: Catalogue, *, recipe: Recipe, output: Path, machine: Machin
         log.warning("%d images left out of training: their film or patient is also measured on.", len(parts.dropped))
     fitted = fit(parts, recipe=recipe, machine=machine, output=output)
     predictor = Predictor(fitted.network, fitted.card, device=torch.device("cpu"))
-    metrics = {name: asdict(evaluate(predictor, images)) for name, images in _measured(parts, catalogue).items()}
+    metrics = {name: evaluate(predictor, images).summary() for name, images in _measured(parts, catalogue).items()}
     if recipe.as_published:
         for name, images in _measured(replace(parts, test=published_test), catalogue).items():
-            metrics[f"{name}, {AS_PUBLISHED}"] = asdict(score_as_published(predictor, images, recipe))
+            metrics[f"{name}, {AS_PUBLISHED}"] = score_as_published(predictor, images, recipe).summary()
     card = replace(fitted.card, version=version, metrics=metrics)
     if getattr(rank_zero_only, "rank", 0):
         return card
@@ -185,8 +185,11 @@ def _calibrated(kept: _Attempt, data: Radiographs) -> Card:
     truth = labels.numpy()
     temperature = fit_temperature(logits, truth)
     probabilities = softmax(logits, temperature)
+    abstain_below = choose_abstention(
+        probabilities, truth, accuracy=recipe.answer_accuracy, least_coverage=recipe.answer_coverage
+    )
     return Card(
-        name=recipe.architecture,
+        name=recipe.family,
         version=UNVERSIONED,
         architecture=recipe.architecture,
         labels=LABELS,
@@ -194,6 +197,7 @@ def _calibrated(kept: _Attempt, data: Radiographs) -> Card:
         mean=recipe.mean,
         std=recipe.std,
         views=recipe.views,
+        abstain_below=abstain_below,
         temperature=temperature,
         thresholds=choose_thresholds(probabilities, truth, labels=LABELS, sensitivity=recipe.sensitivity),
         weights_sha256=UNSAVED,

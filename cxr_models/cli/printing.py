@@ -28,6 +28,8 @@ def print_card(card: "Card") -> None:
         f"[bold]{card.name} {card.version}[/bold]  {card.architecture}, {card.input_side} pixels, {', '.join(card.labels)}"
     )
     console.print(f"temperature {card.temperature:.3f}, thresholds {dict(card.thresholds)}")
+    if card.abstain_below:
+        console.print(f"undetermined below a confidence of {card.abstain_below:.3f}")
     console.print(f"weights sha256 {card.weights_sha256}", soft_wrap=True)
     for name, measured in card.metrics.items():
         low, high = measured["intervals"]["accuracy"]
