@@ -10,7 +10,9 @@ import sys
 import typer
 
 from cxr_models.cli.crossvalidate import crossvalidate
+from cxr_models.cli.data import data
 from cxr_models.cli.evaluate import evaluate
+from cxr_models.cli.explain import explain
 from cxr_models.cli.predict import predict
 from cxr_models.cli.search import search
 from cxr_models.cli.show import show
@@ -24,8 +26,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (train, crossvalidate, search, evaluate, predict, show, table):
+for command in (train, crossvalidate, search, evaluate, predict, explain, show, table):
     app.command()(command)
+app.add_typer(data, name="data")
 
 
 def main() -> None:
