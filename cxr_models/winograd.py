@@ -53,13 +53,13 @@ class Winograd(nn.Module):
         super().__init__()
         weight = convolution.weight.detach()
         kernel = torch.tensor(KERNEL, dtype=torch.float64)
-        transformed = torch.einsum("ai,bj,ocij->abco", kernel, kernel, weight.double())
+        transformed = torch.kron(kernel, kernel) @ weight.double().permute(2, 3, 1, 0).reshape(9, -1)
         bias = torch.zeros(len(weight)) if convolution.bias is None else convolution.bias.detach().clone()
         self.weight: Tensor
         self.bias: Tensor
         self.inward: Tensor
         self.outward: Tensor
-        self.register_buffer("weight", transformed.reshape(TILE * TILE, *weight.shape[1::-1]).float().contiguous())
+        self.register_buffer("weight", transformed.float().view(TILE * TILE, *weight.shape[1::-1]))
         self.register_buffer("bias", bias)
         # Both directions of a transform in one matrix product: the fastest thing that a CPU does.
         self.register_buffer("inward", torch.kron(torch.tensor(INPUT), torch.tensor(INPUT)))

@@ -1,17 +1,24 @@
+import copy
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from cxr_models import forward
 from cxr_models.checkpoint import save_model
 from cxr_models.errors import DeviceBusy, InvalidData, NonFiniteOutput, Retryable, UnknownDevice
+from cxr_models.forward import Precision
 from cxr_models.networks import build_network
 from cxr_models.predict import Predictor, choose_device
 from cxr_models.prepare import prepare
+from cxr_models.quicken import quicken
+from cxr_models.saliency import explain
 from cxr_models.values import LABELS, UNSAVED, Card
+from cxr_models.winograd import Winograd, pays
 
 CPU = torch.device("cpu")
 
@@ -185,6 +192,139 @@ def test_asking_for_a_gpu_where_there_is_none_is_refused(monkeypatch: pytest.Mon
         with pytest.raises(UnknownDevice, match="no device"):
             choose_device(device)
     assert choose_device("auto") == CPU
+
+
+def batch_of(count: int, side: int) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return list(torch.randn(count, 1, side, side, generator=generator))
+
+
+@pytest.fixture(scope="module")
+def vgg16() -> Predictor:
+    """A VGG16 with a small head, at 40 pixels: maps of sides that are no multiples of four, and logits that differ."""
+    torch.manual_seed(0)
+    network = build_network("vgg16_pooled", classes=3)
+    torch.nn.init.normal_(network.classifier[-1].weight, 0, 0.5)  # type: ignore[union-attr, index, arg-type]
+    return Predictor(network, card(input_side=40), device=CPU, batch_size=32)
+
+
+@pytest.mark.parametrize("size", [(1, 8, 8), (2, 40, 40), (3, 13, 6), (1, 1, 1), (140, 4, 4)])
+@pytest.mark.parametrize("relu", [False, True])
+def test_the_quick_convolution_gives_what_the_plain_one_does(size: tuple[int, int, int], *, relu: bool) -> None:
+    torch.manual_seed(0)
+    convolution = nn.Conv2d(64, 80, kernel_size=3, padding=1)
+    images = torch.randn(size[0], 64, *size[1:])
+    with torch.no_grad():
+        expected = convolution(images).relu() if relu else convolution(images)
+        found = Winograd(convolution, relu=relu)(images)
+    assert found.shape == expected.shape
+    assert torch.allclose(found, expected, atol=1e-3 * float(expected.std()))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"stride": 2}, {"kernel_size": 5}, {"padding": 0}, {"groups": 2}, {"dilation": 2}, {"padding_mode": "reflect"}],
+)
+def test_a_convolution_of_another_kind_is_left_alone(options: dict[str, Any]) -> None:
+    assert pays(nn.Conv2d(64, 64, **({"kernel_size": 3, "padding": 1} | {})))
+    assert not pays(nn.Conv2d(64, 64, **({"kernel_size": 3, "padding": 1} | options)))
+
+
+@pytest.mark.parametrize("architecture", ["lenet5_bn", "vgg16_bn"])
+def test_the_quick_twin_of_a_normalised_network_gives_its_answers_and_leaves_it_alone(architecture: str) -> None:
+    torch.manual_seed(0)
+    network: Any = build_network(architecture.replace("vgg16_bn", "vgg16_pooled"), classes=3)
+    if architecture == "vgg16_bn":
+        network.features = nn.Sequential(nn.Conv2d(1, 64, 3, padding=1), nn.BatchNorm2d(64), nn.ReLU(), *network.features[2:])
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            nn.init.uniform_(layer.running_mean, -1, 1)
+            nn.init.uniform_(layer.running_var, 0.5, 2)
+            nn.init.uniform_(layer.weight, 0.5, 2)
+    network.eval()
+    kept = {name: weight.clone() for name, weight in network.state_dict().items()}
+    images = torch.randn(3, 1, 32, 32)
+    with torch.no_grad():
+        expected = network(images)
+        twin = quicken(network, winograd=True)
+        assert torch.allclose(twin(images), expected, atol=1e-3 * float(expected.abs().max()))
+    assert not any(isinstance(layer, nn.BatchNorm2d | nn.Dropout) for layer in twin.modules())
+    assert all(torch.equal(weight, kept[name]) for name, weight in network.state_dict().items())
+    shared = {weight.data_ptr() for weight in network.classifier.parameters()}
+    assert {weight.data_ptr() for weight in twin.get_submodule("classifier").parameters()} == shared
+
+
+def test_a_vgg16_answers_on_a_cpu_as_the_network_itself_does_in_any_batch(vgg16: Predictor) -> None:
+    assert any(isinstance(layer, Winograd) for layer in quicken(vgg16.network, winograd=True).modules())
+    batch = batch_of(9, 40)
+    with torch.no_grad():
+        plain = torch.softmax(vgg16.network(torch.stack(batch)), dim=1)
+    together = torch.tensor([list(each.probabilities.values()) for each in vgg16.predict(batch)])
+    alone = torch.tensor([list(vgg16.predict([each])[0].probabilities.values()) for each in batch])
+    assert plain.amax() < 0.999
+    assert torch.allclose(together, plain, atol=1e-3)
+    assert torch.allclose(together, alone, atol=1e-5)
+
+
+def test_bfloat16_moves_probabilities_by_little_and_is_said() -> None:
+    exact = Predictor.load("lenet5", device="cpu", precision="float32")
+    low = Predictor.load("lenet5", device="cpu", precision="bfloat16")
+    assert (exact.precision, low.precision) == ("float32", "bfloat16")
+    prepared = [exact.prepare(film) for film in films(6)]
+    for expected, answer in zip(exact.predict(prepared), low.predict(prepared), strict=True):
+        for label in LABELS:
+            assert answer.probabilities[label] == pytest.approx(expected.probabilities[label], abs=5e-2)
+    assert [each.probabilities for each in low.predict(prepared)] != [each.probabilities for each in exact.predict(prepared)]
+
+
+@pytest.mark.parametrize(
+    ("capable", "moved", "seconds", "chosen"),
+    [
+        (True, 0.001, 0.5, "bfloat16"),
+        (True, 0.001, 0.95, "float32"),
+        (True, 0.03, 0.5, "float32"),
+        (True, float("nan"), 0.5, "float32"),
+        (False, 0.001, 0.5, "float32"),
+    ],
+)
+def test_auto_takes_bfloat16_only_where_it_is_faster_and_the_same(
+    monkeypatch: pytest.MonkeyPatch, *, capable: bool, moved: float, seconds: float, chosen: str
+) -> None:
+    class Slower(nn.Module):
+        """Answers in bfloat16 a little differently; how long it takes is said below."""
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            exact = torch.zeros(len(images), 3, dtype=images.dtype)
+            return exact + moved if images.dtype is torch.bfloat16 else exact
+
+    monkeypatch.setattr(forward, "_computes_bfloat16", lambda _device: capable)
+    kinds = {torch.float32: 1.0, torch.bfloat16: seconds}
+    monkeypatch.setattr(forward, "_seconds", lambda runs, _images: kinds[runs._kind])  # noqa: SLF001
+    predictor = Predictor(Slower(), card(), device=CPU, precision="auto")
+    assert predictor.precision == chosen
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize(("precision", "apart"), [("float32", 1e-4), ("bfloat16", 5e-2)])
+def test_a_batch_that_is_filled_up_for_its_graph_gives_the_answers_of_the_cpu(
+    vgg16: Predictor, precision: Precision, apart: float
+) -> None:
+    on_gpu = Predictor(copy.deepcopy(vgg16.network), vgg16.card, device=torch.device("cuda"), precision=precision)
+    on_gpu.warm_up()
+    batch = batch_of(21, 40)
+    for some in (batch, batch[:5], batch[:1], batch):
+        for expected, answer in zip(vgg16.predict(some), on_gpu.predict(some), strict=True):
+            for label in LABELS:
+                assert answer.probabilities[label] == pytest.approx(expected.probabilities[label], abs=apart)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_the_map_on_a_gpu_is_the_map_on_the_cpu() -> None:
+    on_cpu, on_gpu = Predictor.load("lenet5", device="cpu"), Predictor.load("lenet5", device="cuda")
+    prepared = on_cpu.prepare(films(1)[0])
+    assert np.allclose(explain(on_cpu, prepared), explain(on_gpu, prepared), atol=1e-3)
 
 
 @pytest.mark.gpu
