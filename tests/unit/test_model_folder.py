@@ -215,14 +215,3 @@ def test_nothing_abnormal_present_is_normal() -> None:
     prediction = Prediction.read({"COVID-19": 0.05, "Normal": 0.9, "Pneumonia": 0.05}, thresholds=low)
     assert not prediction.flagged
     assert prediction.present == {"COVID-19": False, "Normal": True, "Pneumonia": False}
-
-
-def test_the_written_card_of_lenet5_gives_the_figures_of_its_folder() -> None:
-    written = (Path(__file__).parents[2] / "docs" / "model_cards" / "lenet5.md").read_text()
-    card = read_card(find_model("lenet5"))
-    assert f"version {card.version}" in written
-    assert card.weights_sha256 in written
-    assert all(f"- {limit}" in written for limit in card.limits)
-    for measured in card.metrics.values():
-        low, high = measured["intervals"]["accuracy"]
-        assert f"| {measured['n']} | {measured['accuracy']:.3f} ({low:.3f} to {high:.3f}) |" in written
