@@ -12,7 +12,8 @@ INTENDED_USE = (
 )
 
 OF_SOURCES = {
-    "covid19-dataset": "Images of covid19-dataset are of mixed, mostly unknown origin and age; patients are not known.",
+    "covid19-dataset": "Images of covid19-dataset are of mixed, mostly unknown origin and age, reduced to patches of a "
+    "few grey values; patients are not known.",
     "covid-nih-mix": "Normal and Pneumonia of covid-nih-mix are from NIH ChestX-ray8, whose labels were mined from reports.",
     "kermany": "All images of kermany are of children; a child's chest says little about an adult's.",
 }
@@ -37,6 +38,7 @@ def state_limits(images: Sequence[LabelledImage]) -> tuple[str, ...]:
             )
     if sum("COVID-19" in there for there in labels.values()) > 1:
         limits.append(
-            "COVID-19 collections overlap: copies that look alike were left out of training, tighter crops may remain."
+            "COVID-19 collections overlap: copies, scaled or cropped by up to 15 % a side, were kept on one side of the split; "
+            "tighter crops, turned copies and other films of one patient may stand on both."
         )
     return (*limits, *(OF_SOURCES[source] for source in sorted(labels) if source in OF_SOURCES))

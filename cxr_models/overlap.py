@@ -83,11 +83,21 @@ def find_overlaps(images: Tensor) -> Overlaps:
     images
         Shape (images, SIDE, SIDE), values 0..1; two or more.
     """
+    threads = torch.get_num_threads()
+    # Many small steps: on a busy machine, threads that wait for each other made them ten times as long.
+    torch.set_num_threads(1)
+    try:
+        return _compared(images)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _compared(images: Tensor) -> Overlaps:
     found = _candidates(images)
     before = found.correlations
     for side, worth in zip(LEVELS, WORTH, strict=True):
         before = found.correlations
-        found = _fitted(found, _detail(functional.avg_pool2d(images[:, None], SIDE // side)[:, 0]))
+        found = _fitted(found, functional.avg_pool2d(images[:, None], SIDE // side)[:, 0])
         kept = found.correlations >= worth
         found, before = found.where(kept), before[kept]
     found = replace(found, correlations=(before + found.correlations) / 2)
@@ -95,11 +105,16 @@ def find_overlaps(images: Tensor) -> Overlaps:
     return found.where(found.correlations >= ALIKE - COINCIDENCE * coinciding)
 
 
-def _fitted(pairs: Overlaps, detail: Tensor) -> Overlaps:
-    """Fit the second frames to the first ones in images of some side."""
+def _fitted(pairs: Overlaps, images: Tensor) -> Overlaps:
+    """Fit the second frames to the first ones by the detail of images of some side."""
+    needed = sorted({*pairs.firsts.tolist(), *pairs.seconds.tolist()})
+    detail = torch.empty_like(images)
+    for start in range(0, len(needed), AT_ONCE):
+        some = needed[start : start + AT_ONCE]
+        detail[some] = _detail(images[some])
     fits = []
-    for index in shown(range(0, len(pairs.firsts), AT_ONCE), words=f"Comparing images at {detail.shape[1]} pixels"):
-        few = pairs.where(slice(index, index + AT_ONCE))
+    for start in shown(range(0, len(pairs.firsts), AT_ONCE), words=f"Comparing images at {images.shape[1]} pixels"):
+        few = pairs.where(slice(start, start + AT_ONCE))
         fits.append(_fit(detail[few.firsts], detail[few.seconds], few.first_frames, few.second_frames))
     if not fits:
         return pairs
@@ -168,12 +183,8 @@ def _averages(start: float, end: float, side: int) -> Tensor:
 
 def _detail(images: Tensor) -> Tensor:
     """Keep what changes over a few pixels, everywhere of the same strength."""
-    details = []
-    for start in range(0, len(images), AT_ONCE):
-        some = images[start : start + AT_ONCE]
-        change = _blurred(some, 0.7) - _blurred(some, 2.0)
-        details.append(change / (_blurred(change.square(), 4.0).sqrt() + 0.004))
-    return torch.cat(details)
+    change = _blurred(images, 0.7) - _blurred(images, 2.0)
+    return change / (_blurred(change.square(), 4.0).sqrt() + 0.004)
 
 
 def _blurred(images: Tensor, sigma: float) -> Tensor:

@@ -10,8 +10,8 @@ SEEN = "seen.txt"
 def write_seen(folder: Path, parts: Split) -> None:
     """Write the SHA-256 of each image file into the model folder, one a line, sorted.
 
-    What was left out of training, because another image of the film or patient is measured on, is among them: it would
-    count that film or patient twice.
+    What was left out of training, because another image of its group is measured on, is among them: it would count that film
+    or patient twice.
     """
     folder.mkdir(parents=True, exist_ok=True)
     measured = {image.sha256 for image in parts.test}
