@@ -84,11 +84,11 @@ def _published(network: str, catalogue: "Catalogue", results: Path) -> "Sequence
 
 def _read(network: str, catalogue: "Catalogue", results: Path) -> "Sequence[PredictedImage]":
     from cxr_models.predictions_file import read_predictions
-    from cxr_models.table import check_folds, hold_against, outside_tests
+    from cxr_models.table import RECIPES, check_folds, hold_against, outside_tests
 
     file = results / network / "out_of_fold.csv"
     if not file.is_file():
-        _miss(file, f"cxr-models crossvalidate --recipe {network} --data … --output {file.parent}")
+        _miss(file, f"cxr-models crossvalidate --recipe {RECIPES[network]} --data … --output {file.parent}")
         return ()
     rows = read_predictions(file)
     hold_against(outside_tests(catalogue), rows, file=file)
@@ -101,11 +101,12 @@ def _crossvalidated(network: str, catalogue: "Catalogue") -> "Sequence[Predicted
     from cxr_models.films import group_by_film
     from cxr_models.predictions_file import read_predictions
     from cxr_models.recipe import read_recipe
+    from cxr_models.table import RECIPES
     from cxr_models.train import Machine
 
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     with tempfile.TemporaryDirectory() as folder:
-        plan = Plan(name=network, recipe=read_recipe(network))
+        plan = Plan(name=network, recipe=read_recipe(RECIPES[network]))
         crossvalidate(group_by_film(catalogue), plan=plan, machine=Machine(), output=Path(folder))
         return read_predictions(Path(folder) / OUT_OF_FOLD)
 
