@@ -209,3 +209,20 @@ def test_what_holds_no_fitting_weights_is_refused_in_one_clear_error(
 ) -> None:
     with pytest.raises(InvalidModel, match=told):
         start_from(make(tmp_path / "weights", tensors))
+
+
+class Trap:
+    """Writes a file where it is unpickled."""
+
+    def __init__(self, written: Path) -> None:
+        self.written = written
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return open, (str(self.written), "w")
+
+
+def test_nothing_in_a_weights_file_is_ever_run(tmp_path: Path) -> None:
+    torch.save({"state_dict": {}, "extra": Trap(tmp_path / "written")}, tmp_path / "weights.pth")
+    with pytest.raises(InvalidModel, match="are no file of tensors alone"):
+        read_initial(recipe(tmp_path / "weights.pth"))
+    assert not (tmp_path / "written").exists()
