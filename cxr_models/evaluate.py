@@ -28,6 +28,7 @@ from cxr_models.curves import calibration_error_by_chance, coverage_accuracy, ev
 from cxr_models.errors import InvalidData
 from cxr_models.images import read_radiograph
 from cxr_models.predict import Predictor
+from cxr_models.seen import find_seen
 from cxr_models.values import Prediction
 
 ON_A_CARD = (1.0, 0.95, 0.9, 0.8, 0.7, 0.5)
@@ -109,7 +110,7 @@ class Evaluation:
 
 
 def select_images(catalogue: Catalogue, *, seen: frozenset[str], unseen: bool) -> tuple[tuple[LabelledImage, ...], int]:
-    """Choose what to measure on: the test part where there is one, else all; and count those seen in training.
+    """Choose what to measure on: the test part where there is one, else all; and count those whose group training has seen.
 
     Raises
     ------
@@ -117,9 +118,10 @@ def select_images(catalogue: Catalogue, *, seen: frozenset[str], unseen: bool) -
         Nothing is left that the model has not seen.
     """
     images = catalogue.test or catalogue.all
-    known = sum(image.sha256 in seen for image in images)
+    groups = find_seen(catalogue.all, seen)
+    known = sum(image.group in groups for image in images)
     if unseen:
-        images = tuple(image for image in images if image.sha256 not in seen)
+        images = tuple(image for image in images if image.group not in groups)
     if not images:
         raise InvalidData("The model has seen all of these images; give others, or leave out --unseen.")
     return images, known
