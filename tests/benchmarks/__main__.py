@@ -1,5 +1,6 @@
-"""``python -m tests.benchmarks``: runs each benchmark and prints its figures; a result is a ratio or a share within one run."""
+"""``python -m tests.benchmarks [NAME…]``: runs these benchmarks, or all; a result is a ratio or a share within one run."""
 
+import argparse
 import os
 import platform
 import sys
@@ -9,18 +10,29 @@ from shutil import which
 
 import torch
 
-from tests.benchmarks import latency, stages
+from tests.benchmarks import inference, latency, stages, training
+
+BENCHMARKS = ("stages", "inference", "training", "latency")
 
 
 def main() -> int:
-    """Run them all."""
-    if not _orthanc_is_there():
-        print("The benchmarks need Orthanc and DCMTK: apt-get install orthanc dcmtk", file=sys.stderr)
+    """Run those that are named, or all."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(BENCHMARKS)}; all where none is given")
+    names = parser.parse_args().names or BENCHMARKS
+    unknown = sorted(set(names) - set(BENCHMARKS))
+    if unknown:
+        parser.error(f"there is no benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
+    if "latency" in names and not _orthanc_is_there():
+        print("The benchmark latency needs Orthanc and DCMTK: apt-get install orthanc dcmtk", file=sys.stderr)
         return 1
     print(f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, torch {torch.__version__}")
-    with tempfile.TemporaryDirectory(prefix="cxr-bench-") as folder:
-        stages.run()
-        latency.run(Path(folder))
+    for module in (stages, inference, training):
+        if module.__name__.rpartition(".")[2] in names:
+            module.run()
+    if "latency" in names:
+        with tempfile.TemporaryDirectory(prefix="cxr-bench-") as folder:
+            latency.run(Path(folder))
     return 0
 
 
