@@ -42,8 +42,7 @@ def draw_overlay(image: NDArray[np.float32], saliency: NDArray[np.float32], *, t
         axes.set_axis_off()
     coloured = covered.imshow(spread, cmap=COLOURS, vmin=0, vmax=1, alpha=MOST_COVER * spread**0.5)
     figure.suptitle(title)
-    bar = figure.colorbar(coloured, ax=covered, label="evidence for this label, share of the highest")
-    bar.solids.set_alpha(1)
+    figure.colorbar(coloured, ax=covered, label="evidence for this label, share of the highest")
     figure.supxlabel(NOTICE, fontsize="small")
     file = BytesIO()
     # The version of matplotlib stands in the file otherwise.
