@@ -170,7 +170,7 @@ def test_failed_studies_are_analysed_again(cxr_worker: Run, test_database: TestD
 
 def test_models_are_listed_and_one_is_active(cxr_worker: Run) -> None:
     (lenet,) = [model for model in _json(cxr_worker, "models", "list") if model["model"] == "lenet5"]
-    assert (lenet["architecture"], lenet["active"]) == ("lenet5", True)
+    assert (lenet["architecture"], lenet["active"]) == ("lenet5_bn", True)
 
 
 def test_a_database_at_the_newest_migration_is_right_and_another_is_not(cxr_worker: Run, test_database: TestDatabase) -> None:

@@ -12,7 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save
 
+from cxr_models.checkpoint import read_card
 from cxr_models.errors import InvalidModel
+from cxr_models.zoo import find_model
 from tests.conftest import Run, TestDatabase
 from tests.factories import make_dx, study_uid, write_model
 from tests.fakes import make_site
@@ -20,6 +22,9 @@ from worker import register
 from worker.models import ModelHolder
 from worker.pipeline import Parts
 from worker.settings import InferenceSettings, Settings
+
+_CARD = read_card(find_model("lenet5"))
+LENET5 = f"{_CARD.name}@{_CARD.version}"
 
 
 def _listed(cxr_worker: Run) -> dict[str, dict[str, Any]]:
@@ -55,14 +60,14 @@ def test_a_registered_model_is_listed_and_answers_only_once_it_is_activated(cxr_
     )  # fmt: skip
     assert (row["weights_sha256"], row["problem"]) == (card.weights_sha256, None)
     assert [path.name for path in _copies(tmp_path)] == [f"own-1.0-{card.weights_sha256[:12]}"]
-    assert _listed(cxr_worker)["lenet5@1.0.0"]["active"]
+    assert _listed(cxr_worker)[LENET5]["active"]
     assert cxr_worker("models", "activate", "own")[0] == 0
     listed = _listed(cxr_worker)
-    assert {name: row["active"] for name, row in listed.items()} == {"lenet5@1.0.0": False, "own@1.0": True}
+    assert {name: row["active"] for name, row in listed.items()} == {LENET5: False, "own@1.0": True}
 
 
 def test_shipped_models_are_listed_with_their_held_out_figures_and_not_those_of_validation(cxr_worker: Run) -> None:
-    figures = _listed(cxr_worker)["lenet5@1.0.0"]["metrics"]
+    figures = _listed(cxr_worker)[LENET5]["metrics"]
     assert figures
     assert "validation" not in figures
     assert all(0 < of["accuracy"] < 1 and of["n"] > 0 for of in figures.values())
@@ -122,10 +127,10 @@ def test_another_model_under_a_name_and_version_is_refused_with_the_cure(
 
 
 def test_nobody_takes_the_name_and_version_of_a_shipped_model(cxr_worker: Run, tmp_path: Path) -> None:
-    write_model(tmp_path / "trained", name="lenet5", version="1.0.0")
+    write_model(tmp_path / "trained", name="lenet5", version=LENET5.partition("@")[2])
     code, _, err = cxr_worker("models", "activate", "trained")
     assert code == 1
-    assert "lenet5@1.0.0 ships with other weights" in err
+    assert f"{LENET5} ships with other weights" in err
 
 
 def _pickled(folder: Path) -> None:
@@ -195,7 +200,7 @@ def test_what_is_no_model_is_refused_in_one_line_and_leaves_nothing(
     assert says in err
     assert len(err.splitlines()) == 1
     assert _copies(tmp_path) == []
-    assert set(_listed(cxr_worker)) == {"lenet5@1.0.0"}
+    assert set(_listed(cxr_worker)) == {LENET5}
 
 
 def test_a_checkpoint_file_is_refused_with_what_a_model_is(cxr_worker: Run, tmp_path: Path) -> None:
@@ -221,23 +226,23 @@ def test_a_model_is_activated_by_version_and_a_name_of_several_asks_which(
     assert code == 2
     assert "the models are lenet5, own@1.0, own@1.1" in err
     assert cxr_worker("models", "activate", "lenet5")[0] == 0
-    assert _answering(test_database, tmp_path) == "lenet5@1.0.0"
+    assert _answering(test_database, tmp_path) == LENET5
 
 
 def test_registering_never_changes_which_model_answers(cxr_worker: Run, test_database: TestDatabase, tmp_path: Path) -> None:
     write_model(tmp_path / "other", name="lenet5", version="9.9")
     assert cxr_worker("models", "register", "other")[0] == 0
-    assert _answering(test_database, tmp_path) == "lenet5@1.0.0"
+    assert _answering(test_database, tmp_path) == LENET5
     assert _answering(test_database, tmp_path, model="lenet5@9.9") == "lenet5@9.9"
 
 
 def test_a_shipped_version_named_by_its_number_is_kept_when_the_package_ships_another(
     cxr_worker: Run, test_database: TestDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert cxr_worker("models", "activate", "lenet5@1.0.0")[0] == 0
+    assert cxr_worker("models", "activate", LENET5)[0] == 0
     assert len(_copies(tmp_path)) == 1
     monkeypatch.setattr("worker.registry.shipped_models", lambda: ())
-    assert _answering(test_database, tmp_path) == "lenet5@1.0.0"
+    assert _answering(test_database, tmp_path) == LENET5
 
 
 @pytest.mark.parametrize("part", ["card.json", "weights.safetensors"])
@@ -268,7 +273,7 @@ def test_a_registration_cut_off_before_its_row_is_made_again(
     with monkeypatch.context() as patch:
         patch.setattr(register.models, "add", cut_off)
         assert cxr_worker("models", "register", "trained")[0] == 130
-    assert set(_listed(cxr_worker)) == {"lenet5@1.0.0"}
+    assert set(_listed(cxr_worker)) == {LENET5}
     assert cxr_worker("models", "register", "trained")[0] == 0
     assert len(_copies(tmp_path)) == 1
 
@@ -297,7 +302,7 @@ def test_a_card_is_shown_to_people_with_figures_thresholds_and_limits(cxr_worker
     code, out, _ = cxr_worker("models", "show")
     assert code == 0
     for words in (
-        "lenet5 1.0.0",
+        LENET5.replace("@", " "),
         "Not a medical device",
         "- Three labels only",
         "flagged from",
