@@ -16,6 +16,7 @@ from cxr_models.catalogue import read_catalogue, split
 from cxr_models.classifier import Classifier, blocks
 from cxr_models.errors import InvalidData, InvalidRecipe, UnknownDevice, UnreadableImage
 from cxr_models.evaluate import evaluate
+from cxr_models.films import group_by_film
 from cxr_models.images import read_radiograph
 from cxr_models.networks import build_network
 from cxr_models.predict import Predictor
@@ -105,7 +106,7 @@ def test_a_training_learns_calibrates_and_writes_a_model_that_serves(
     assert card.training["validation"] == {"COVID-19": 4, "Normal": 4, "Pneumonia": 4}
     predictor = Predictor.load(str(folder), device="cpu")
     assert predictor.card == card
-    again = evaluate(predictor, read_catalogue([films]).test)
+    again = evaluate(predictor, group_by_film(read_catalogue([films])).test)
     assert json.loads(json.dumps(asdict(again))) == json.loads(json.dumps(measured))
     history = json.loads((folder / "history.json").read_text())
     assert [epoch["epoch"] for epoch in history] == list(range(12))
