@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cxr_models.quicken import quicken
+from cxr_models.quicken import channels_last, quicken
 from cxr_models.values import Card
 from cxr_models.views import averaged_logits
 
@@ -75,7 +75,8 @@ class CpuForward:
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
         """See `Forward`."""
-        return averaged_logits(self._network, images.to(self._kind), self._views).float()
+        images = images if self._kind is torch.float32 else channels_last(images.to(self._kind))
+        return averaged_logits(self._network, images, self._views).float()
 
 
 class CudaForward:
@@ -100,8 +101,7 @@ class CudaForward:
 
     def _logits(self, images: Tensor) -> Tensor:
         with reproducible():
-            channels_last = images.to(self._kind).contiguous(memory_format=torch.channels_last)
-            return averaged_logits(self._network, channels_last, self._views).float()
+            return averaged_logits(self._network, channels_last(images.to(self._kind)), self._views).float()
 
 
 class _Graph:

@@ -15,7 +15,7 @@ from cxr_models.forward import Precision
 from cxr_models.networks import build_network
 from cxr_models.predict import Predictor, choose_device
 from cxr_models.prepare import prepare
-from cxr_models.quicken import quicken
+from cxr_models.quicken import channels_last, quicken
 from cxr_models.saliency import explain
 from cxr_models.values import LABELS, UNSAVED, Card
 from cxr_models.winograd import Winograd, pays
@@ -252,6 +252,14 @@ def test_the_quick_twin_of_a_normalised_network_gives_its_answers_and_leaves_it_
     assert all(torch.equal(weight, kept[name]) for name, weight in network.state_dict().items())
     shared = {weight.data_ptr() for weight in network.classifier.parameters()}
     assert {weight.data_ptr() for weight in twin.get_submodule("classifier").parameters()} == shared
+
+
+def test_channels_come_last_also_where_there_is_only_one() -> None:
+    images = torch.rand(2, 1, 8, 6)
+    laid_out = channels_last(images)
+    assert torch.equal(laid_out, images)
+    assert laid_out.stride() == (48, 1, 6, 1)
+    assert nn.Conv2d(1, 4, kernel_size=3)(laid_out).is_contiguous(memory_format=torch.channels_last)
 
 
 def test_a_vgg16_answers_on_a_cpu_as_the_network_itself_does_in_any_batch(vgg16: Predictor) -> None:
