@@ -84,7 +84,7 @@ def read_catalogue(folders: Sequence[Path]) -> Catalogue:
     Raises
     ------
     InvalidData
-        A folder is missing, named after no class, or empty; or all images are of a single class.
+        A folder is missing, named after no class, or empty; a file is given twice; or all images are of a single class.
     """
     parts: dict[str, list[LabelledImage]] = defaultdict(list)
     for folder in folders:
@@ -105,6 +105,9 @@ def read_catalogue(folders: Sequence[Path]) -> Catalogue:
             source = _source(folder.parent if name in PARTS else folder)
             parts[name if name in PARTS else "unparted"] += _read_classes(folder, source=source, patients=patients)
     catalogue = grouped(Catalogue(**{part: tuple(images) for part, images in parts.items()}))
+    twice = [path for path, times in Counter(image.path.resolve() for image in catalogue.all).items() if times > 1]
+    if twice:
+        raise InvalidData(f"{len(twice)} files are given twice, among them {twice[0]}; name each folder once.")
     labels = {image.label for image in catalogue.all}
     if len(labels) < 2:
         raise InvalidData(f"All images are of one class, {', '.join(labels)}; add the folders of the others.")

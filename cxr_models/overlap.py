@@ -20,11 +20,11 @@ SIDE = 128
 STEPS = (-0.16, -0.08, 0.0, 0.08, 0.16)
 """How much more (or, negative, less) one image may show beyond each side than the other, in shares of its width or height."""
 CELLS = 8
-NEAREST = 20
+NEAREST = 24
 """So many images are compared closely with each."""
 LEVELS = (32, 64, 128)
 """Pixels a side at which the crop is fitted, coarse to fine."""
-WORTH = (0.8, 0.6, 0.4)
+WORTH = (0.73, 0.6, 0.4)
 """The correlation of detail at each level from which a pair goes on."""
 ALIKE = 0.77
 """The mean correlation at the two finest levels from which images show the same, where no side of theirs coincides.

@@ -9,10 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from cxr_models.catalogue import LabelledImage, count, read_catalogue, split
+from cxr_models.catalogue import LabelledImage, count, folds, grouped, read_catalogue, split
 from cxr_models.data import BatchDraw, Radiographs, draw_weights, load_images
 from cxr_models.errors import InvalidData, InvalidRecipe, UnreadableImage
-from cxr_models.films import group_by_film
 from cxr_models.images import read_radiograph
 from cxr_models.prepare import prepare
 from cxr_models.recipe import Augmentation, Recipe, read_recipe, shipped_recipes
@@ -141,23 +140,79 @@ class TestSplit:
         with pytest.raises(InvalidData, match="no columns"):
             read_catalogue([tmp_path])
 
+    def test_a_group_never_stands_on_two_sides_and_every_image_on_one_or_is_dropped(self, tmp_path: Path) -> None:
+        for part, each in (("train", 12), ("val", 6), ("test", 6)):
+            fill(tmp_path / "a" / part, "Covid", "Normal", each=each)
+        fill(tmp_path / "b", "Covid", "Normal", each=20)
+        catalogue = read_catalogue([tmp_path / "a", tmp_path / "b"])
+        random = np.random.default_rng(0)
+        for seed in range(20):
+            films = [tuple(random.choice(len(catalogue.all), 2, replace=False)) for _ in range(15)]
+            linked = grouped(catalogue, [(catalogue.all[first], catalogue.all[second]) for first, second in films])
+            parts = split(linked, val_share=0.2, test_share=0.2, seed=seed)
+            sides = [{image.group for image in side} for side in (parts.train, parts.val, parts.test)]
+            assert not sides[0] & sides[1]
+            assert not sides[0] & sides[2]
+            assert not sides[1] & sides[2]
+            assert Counter(parts.train + parts.val + parts.test + parts.dropped) == Counter(linked.all)
+            assert set(linked.test) <= set(parts.test)
 
-class TestLookalikes:
-    def test_a_film_saved_again_in_another_size_is_left_out_of_training(self, tmp_path: Path) -> None:
-        for part, first in (("train", 0), ("test", 100)):
-            for name, offset in (("Covid", 0), ("Normal", 50)):
-                for index in range(8):
-                    pixels = np.random.default_rng(first + offset + index).integers(0, 256, (8, 8), dtype=np.uint8)
-                    film = Image.fromarray(pixels).resize((200, 240), Image.Resampling.BICUBIC)
-                    (tmp_path / part / name).mkdir(parents=True, exist_ok=True)
-                    film.save(tmp_path / part / name / f"{index}.png")
-        copy = tmp_path / "train" / "Covid" / "copy.jpg"
-        with Image.open(tmp_path / "test" / "Covid" / "3.png") as film:
-            film.resize((150, 180)).point(lambda value: value * 0.8 + 20).save(copy, quality=60)
-        parts = split(read_catalogue([tmp_path]), val_share=0.25, test_share=0.2, seed=0)
-        assert copy in {image.path for image in parts.train + parts.val}
-        parts = split(group_by_film(read_catalogue([tmp_path])), val_share=0.25, test_share=0.2, seed=0)
-        assert [image.path for image in parts.dropped] == [copy]
+
+class TestGroups:
+    def test_patient_bytes_and_film_join_images_and_their_joins_join(self, tmp_path: Path) -> None:
+        fill(tmp_path, "Covid", "Normal", each=5)
+        (tmp_path / "Normal" / "copy.png").write_bytes((tmp_path / "Covid" / "0.png").read_bytes())
+        (tmp_path / "manifest.csv").write_text("file,label,patient\nCovid/1.png,,p\nNormal/copy.png,,p\nCovid/2.png,,q\n")
+        catalogue = read_catalogue([tmp_path])
+        by_name = {image.path.relative_to(tmp_path).as_posix(): image for image in catalogue.all}
+        together = {name for name, image in by_name.items() if image.group == by_name["Covid/0.png"].group}
+        assert together == {"Covid/0.png", "Normal/copy.png", "Covid/1.png"}
+        linked = grouped(catalogue, [(by_name["Covid/2.png"], by_name["Covid/1.png"])])
+        sizes = Counter(image.group for image in linked.all)
+        assert sorted(sizes.values()) == [1] * 7 + [4]
+        assert grouped(linked) == linked
+        assert {len(image.group) for image in linked.all} == {64}
+
+    def test_a_group_has_one_name_in_whatever_order_the_folders_come(self, tmp_path: Path) -> None:
+        fill(tmp_path / "a", "Covid", "Normal")
+        fill(tmp_path / "b", "Covid", "Normal")
+        (tmp_path / "b" / "Normal" / "copy.png").write_bytes((tmp_path / "a" / "Normal" / "0.png").read_bytes())
+        folders = [tmp_path / "a", tmp_path / "b"]
+        assert set(read_catalogue(folders).all) == set(read_catalogue(folders[::-1]).all)
+
+    def test_a_file_that_two_of_the_folders_hold_is_refused(self, tmp_path: Path) -> None:
+        fill(tmp_path / "train", "Covid", "Normal")
+        with pytest.raises(InvalidData, match=r"given twice.*train.Covid.0\.png"):
+            read_catalogue([tmp_path, tmp_path / "train"])
+
+
+class TestFolds:
+    def test_folds_hold_every_image_once_and_every_group_whole(self) -> None:
+        images = [labelled("Normal", "a", number, group=str(number // 3)) for number in range(100)]
+        parts = folds(images, count=4, seed=0)
+        assert sorted(chain(*parts), key=lambda image: int(image.path.name)) == images
+        groups = [{image.group for image in part} for part in parts]
+        assert sum(map(len, groups)) == len(set().union(*groups)) == 34
+        assert [len(part) for part in parts] == pytest.approx([25] * 4, abs=2)
+
+    def test_each_source_and_label_is_spread_evenly_over_the_folds(self) -> None:
+        strata = [("Normal", "a")] * 50 + [("COVID-19", "a")] * 15 + [("COVID-19", "b")] * 35
+        images = [labelled(label, source, number, group=str(number)) for number, (label, source) in enumerate(strata)]
+        for part in folds(images):
+            assert Counter((image.label, image.source) for image in part) == {
+                ("Normal", "a"): 10,
+                ("COVID-19", "a"): 3,
+                ("COVID-19", "b"): 7,
+            }
+
+    def test_folds_are_the_same_each_time_and_others_for_another_seed(self) -> None:
+        images = [labelled("Normal", "a", number, group=str(number // 2)) for number in range(40)]
+        assert folds(images) == folds(images)
+        assert folds(images) != folds(images, seed=1)
+
+    def test_fewer_groups_than_folds_are_refused(self) -> None:
+        with pytest.raises(InvalidData, match=r"2 groups .* 5 folds"):
+            folds([labelled("Normal", "a", number, group=str(number % 2)) for number in range(10)])
 
 
 class TestReading:
@@ -217,8 +272,10 @@ class TestReading:
                 read_radiograph(tmp_path / name)
 
 
-def labelled(label: str, source: str, number: int) -> LabelledImage:
-    return LabelledImage(path=Path(f"{source}/{label}/{number}"), label=label, patient="", source=source, sha256="", group="")
+def labelled(label: str, source: str, number: int, *, group: str = "") -> LabelledImage:
+    return LabelledImage(
+        path=Path(f"{source}/{label}/{number}"), label=label, patient="", source=source, sha256="", group=group
+    )
 
 
 class TestLoading:
@@ -276,7 +333,7 @@ class TestRecipes:
     def test_every_recipe_that_ships_can_be_read(self) -> None:
         assert {"lenet5", "vgg16", "thesis-lenet5", "thesis-vgg16"} <= set(shipped_recipes())
         for name in shipped_recipes():
-            assert read_recipe(name).architecture in name
+            assert read_recipe(name).family in name
 
     def test_a_file_holds_only_the_differences(self, tmp_path: Path) -> None:
         (tmp_path / "mine.toml").write_text('architecture = "lenet5"\nepochs = 3\n[augmentation]\ntranslate = 0.2\n')
