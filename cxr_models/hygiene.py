@@ -81,8 +81,8 @@ class Findings:
         Images that are not 8-bit grey, by Pillow's name of their pixels, such as RGB, CMYK or I;16.
     lone_labels
         Labels that come from a single one of several sources: a network may learn the source instead.
-    lone_sources
-        Sources with a single label.
+    lacking
+        Labels that a source lacks and others have: the look of that source speaks against them.
     few
         Source, part and label with less than `FEW` images.
     """
@@ -96,7 +96,7 @@ class Findings:
     sizes: dict[str, Sizes]
     modes: dict[str, tuple[LabelledImage, ...]]
     lone_labels: dict[str, str]
-    lone_sources: dict[str, str]
+    lacking: dict[str, tuple[str, ...]]
     few: dict[tuple[str, str, str], int]
 
     @property
@@ -142,7 +142,7 @@ def examine(catalogue: Catalogue) -> Findings:
             for mode in sorted({look.mode for look in seen} - GREY)
         },
         lone_labels={label: min(sources[label]) for label in LABELS if len(sources[label]) == 1 < len(labels)},
-        lone_sources={source: min(labels[source]) for source in sorted(labels) if len(labels[source]) == 1},
+        lacking={source: tuple(sorted(sources.keys() - has)) for source, has in sorted(labels.items()) if sources.keys() - has},
         few={key: number for key, number in sorted(counts.items()) if number < FEW},
     )
 

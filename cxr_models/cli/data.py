@@ -66,7 +66,7 @@ def _print(findings: "Findings") -> None:
         ("files with the bytes of another", sum(len(files) - 1 for files in findings.duplicates)),
         ("pairs of near duplicates", len(findings.films)),
         *(
-            (f"images whose {link} stands on a measured side too", _leaking(findings, link))
+            (f"images of train or val that share {link} with a measured one", _leaking(findings, link))
             for link in ("bytes", "film", "patient")
         ),
         ("pairs with one film under two labels", len(findings.conflicts)),
@@ -135,7 +135,10 @@ def _lists(findings: "Findings") -> list[tuple[str, list[str]]]:
 def _shortcuts(findings: "Findings") -> list[str]:
     return [
         *(f"all {label} is from {source}: a network may tell the source" for label, source in findings.lone_labels.items()),
-        *(f"{source} has {label} only" for source, label in findings.lone_sources.items()),
+        *(
+            f"{source} has no {' and no '.join(labels)}: its look itself speaks against that"
+            for source, labels in findings.lacking.items()
+        ),
     ]
 
 
@@ -198,7 +201,7 @@ def _plain(findings: "Findings") -> dict[str, Any]:
         "sizes": {source: asdict(sizes) for source, sizes in findings.sizes.items()},
         "modes": {mode: [str(image.path) for image in images] for mode, images in findings.modes.items()},
         "labels_of_one_source": findings.lone_labels,
-        "sources_of_one_label": findings.lone_sources,
+        "labels_a_source_lacks": findings.lacking,
         "few": [named(*item) for item in findings.few.items()],
         "advice": _advice(findings),
     }

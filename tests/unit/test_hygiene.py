@@ -124,7 +124,7 @@ def test_a_class_from_one_source_and_a_source_of_one_class_are_shortcuts(folder:
         put(tmp_path / "other" / "Normal" / f"{number}.png", film(30 + number))
     findings = found_in(folder, tmp_path / "other")
     assert findings.lone_labels == {"COVID-19": "set"}
-    assert findings.lone_sources == {"other": "Normal"}
+    assert findings.lacking == {"other": ("COVID-19",)}
 
 
 def test_a_single_source_has_no_class_from_one_source_only(folder: Path) -> None:
