@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from cxr_models.winograd import Winograd, pays
+from cxr_models.winograd import Crew, Winograd, pays
 
 PIXELS_AT_ONCE = 2 * 224 * 224
 """Of the input, through all convolutions at once: memory for larger maps comes anew from the system, a tenth slower."""
@@ -49,19 +49,19 @@ def quicken(network: nn.Module, *, winograd: bool) -> nn.Module:
     if not any(isinstance(layer, nn.Conv2d) for layer in network.modules()):
         return network
     shared: dict[int, object] = {id(each): each for each in (*network.parameters(), *network.buffers())}
-    return _rebuilt(copy.deepcopy(network, shared), winograd=winograd)
+    return _rebuilt(copy.deepcopy(network, shared), Crew() if winograd else None)
 
 
-def _rebuilt(module: nn.Module, *, winograd: bool) -> nn.Module:
+def _rebuilt(module: nn.Module, crew: Crew | None) -> nn.Module:
     for name, child in module.named_children():
-        setattr(module, name, _rebuilt(child, winograd=winograd))
+        setattr(module, name, _rebuilt(child, crew))
     if not isinstance(module, nn.Sequential):
         return module
-    layers = list(_fused(module, winograd=winograd))
+    layers = list(_fused(module, crew))
     return (InParts if any(isinstance(layer, Winograd) for layer in layers) else nn.Sequential)(*layers)
 
 
-def _fused(layers: Iterable[nn.Module], *, winograd: bool) -> Iterator[nn.Module]:
+def _fused(layers: Iterable[nn.Module], crew: Crew | None) -> Iterator[nn.Module]:
     waiting = [layer for layer in layers if not isinstance(layer, nn.Dropout)]
     while waiting:
         layer = waiting.pop(0)
@@ -69,8 +69,8 @@ def _fused(layers: Iterable[nn.Module], *, winograd: bool) -> Iterator[nn.Module
             if waiting and isinstance(norm := waiting[0], nn.BatchNorm2d):
                 layer = fuse_conv_bn_eval(layer, norm)
                 del waiting[0]
-            if winograd and pays(layer):
+            if crew is not None and pays(layer):
                 relu = bool(waiting) and isinstance(waiting[0], nn.ReLU)
-                layer = Winograd(layer, relu=relu)
+                layer = Winograd(layer, relu=relu, crew=crew)
                 del waiting[: int(relu)]
         yield layer

@@ -1,5 +1,6 @@
 import copy
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from cxr_models.prepare import prepare
 from cxr_models.quicken import channels_last, quicken
 from cxr_models.saliency import explain
 from cxr_models.values import LABELS, UNSAVED, Card
-from cxr_models.winograd import Winograd, pays
+from cxr_models.winograd import Crew, Winograd, pays
 
 CPU = torch.device("cpu")
 
@@ -216,7 +217,7 @@ def test_the_quick_convolution_gives_what_the_plain_one_does(size: tuple[int, in
     images = torch.randn(size[0], 64, *size[1:])
     with torch.no_grad():
         expected = convolution(images).relu() if relu else convolution(images)
-        found = Winograd(convolution, relu=relu)(images)
+        found = Winograd(convolution, relu=relu, crew=Crew())(images)
     assert found.shape == expected.shape
     assert torch.allclose(found, expected, atol=1e-3 * float(expected.std()))
 
@@ -252,6 +253,22 @@ def test_the_quick_twin_of_a_normalised_network_gives_its_answers_and_leaves_it_
     assert all(torch.equal(weight, kept[name]) for name, weight in network.state_dict().items())
     shared = {weight.data_ptr() for weight in network.classifier.parameters()}
     assert {weight.data_ptr() for weight in twin.get_submodule("classifier").parameters()} == shared
+
+
+def test_several_threads_give_the_answer_of_one_and_pass_errors_on(vgg16: Predictor) -> None:
+    batch = batch_of(3, 40)
+    alone = vgg16.predict(batch)
+    torch.set_num_threads(2)
+    try:
+        assert vgg16.predict(batch) == alone
+        assert torch.get_num_threads() == 2
+        done: list[int] = []
+        with pytest.raises(IndexError):
+            Crew().work([partial(done.append, 1), partial([].pop, 0), partial(done.append, 3)])
+        assert torch.get_num_threads() == 2
+        assert sorted(done) == [1, 3]
+    finally:
+        torch.set_num_threads(1)
 
 
 def test_channels_come_last_also_where_there_is_only_one() -> None:
