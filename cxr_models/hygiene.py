@@ -16,7 +16,6 @@ from cxr_models.errors import UnreadableImage
 from cxr_models.films import FilmPair, find_pairs, thumbnail
 from cxr_models.images import read_radiograph
 from cxr_models.progress import shown
-from cxr_models.values import LABELS
 
 FEW = 30
 """Images of a class in one part below which a figure says little: of 30 right ones, 95 % may be as bad as 0.88."""
@@ -141,7 +140,7 @@ def examine(catalogue: Catalogue) -> Findings:
             mode: tuple(look.image for look in seen if look.mode == mode)
             for mode in sorted({look.mode for look in seen} - GREY)
         },
-        lone_labels={label: min(sources[label]) for label in LABELS if len(sources[label]) == 1 < len(labels)},
+        lone_labels={label: min(where) for label, where in sorted(sources.items()) if len(where) == 1 < len(labels)},
         lacking={source: tuple(sorted(sources.keys() - has)) for source, has in sorted(labels.items()) if sources.keys() - has},
         few={key: number for key, number in sorted(counts.items()) if number < FEW},
     )

@@ -195,6 +195,14 @@ class TestFolds:
         assert sum(map(len, groups)) == len(set().union(*groups)) == 34
         assert [len(part) for part in parts] == pytest.approx([25] * 4, abs=2)
 
+    def test_large_groups_do_not_make_folds_uneven(self) -> None:
+        sizes = [1] * 26 + [8] * 3
+        images = [
+            labelled("Normal", "a", number, group=str(group)) for group, size in enumerate(sizes) for number in range(size)
+        ]
+        for seed in range(5):
+            assert [len(part) for part in folds(images, seed=seed)] == [10] * 5
+
     def test_each_source_and_label_is_spread_evenly_over_the_folds(self) -> None:
         strata = [("Normal", "a")] * 50 + [("COVID-19", "a")] * 15 + [("COVID-19", "b")] * 35
         images = [labelled(label, source, number, group=str(number)) for number, (label, source) in enumerate(strata)]

@@ -78,6 +78,17 @@ def test_the_same_bytes_in_train_and_test_are_a_leak(folder: Path) -> None:
     assert findings.films == ()
 
 
+@pytest.mark.parametrize(("earlier", "later"), [("train", "val"), ("val", "test"), ("train", "test")])
+def test_a_film_on_two_sides_is_a_leak_of_the_earlier_one(folder: Path, earlier: str, later: str) -> None:
+    for name, seed in (("Covid", 40), ("Normal", 41)):
+        put(folder / "val" / name / "0.png", film(seed))
+    put(folder / later / "Covid" / "film.png", film(42))
+    put(folder / earlier / "Covid" / "film.png", film(42))
+    (leak,) = found_in(folder).leaks
+    assert leak.first.path == folder / earlier / "Covid" / "film.png"
+    assert leak.second.path == folder / later / "Covid" / "film.png"
+
+
 def test_a_crop_saved_again_is_a_near_duplicate_and_a_leak_where_the_film_is_in_test(folder: Path) -> None:
     crop = put(folder / "train" / "Normal" / "crop.jpg", film(6).crop((10, 20, 190, 230)).resize((150, 170)))
     findings = found_in(folder)
