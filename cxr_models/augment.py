@@ -20,14 +20,15 @@ def augment(pixels: Tensor, how: Augmentation, *, preparation: Preparation) -> T
     Parameters
     ----------
     pixels
-        uint8, shape (images, 1, stored side, stored side), as `load_pixels` gives them.
+        uint8, shape (images, 1, stored side, stored side), or (images, 2, …) with the flattened film behind the plain one, as
+        `load_pixels` gives them.
 
     Returns
     -------
     torch.Tensor
         float32, shape (images, 1, side, side), normalised as `prepare` does.
     """
-    grey = pixels.to(torch.float32) / 255
+    grey = _one_of_two(pixels, how.flatten).to(torch.float32) / 255
     if how.rotate_degrees or how.translate or how.scale or how.stretch or how.mirror:
         grid = functional.affine_grid(_moves(how, grey), list(grey.shape), align_corners=False)
         grey = functional.grid_sample(grey, grid, mode="bilinear", padding_mode="border", align_corners=False)
@@ -60,6 +61,13 @@ def mix(images: Tensor, concentration: float) -> tuple[Tensor, Tensor, float]:
     share = first / (first + second) if first + second > 0 else 1.0
     partner = torch.randperm(len(images), device=images.device)
     return share * images + (1 - share) * images[partner], partner, share
+
+
+def _one_of_two(pixels: Tensor, flat: float) -> Tensor:
+    if not flat:
+        return pixels[:, :1]
+    chosen = torch.rand(len(pixels), 1, 1, 1, device=pixels.device) < flat
+    return torch.where(chosen, pixels[:, 1:], pixels[:, :1])
 
 
 def _draw(reach: float, like: Tensor) -> Tensor:

@@ -2,12 +2,14 @@
 
 import math
 import os
+import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import lightning
+import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import track
@@ -16,6 +18,7 @@ from torch.utils.data import DataLoader, Sampler, TensorDataset
 
 from cxr_models.catalogue import LabelledImage, Split
 from cxr_models.errors import InvalidData
+from cxr_models.flatten import flatten
 from cxr_models.images import read_radiograph
 from cxr_models.prepare import prepare
 from cxr_models.recipe import Recipe
@@ -27,25 +30,38 @@ MEASURED_PIXELS = 2**18
 
 def load_images(images: Sequence[LabelledImage], preparation: Preparation) -> TensorDataset:
     """Decode and prepare images on all cores; item i is (tensor of shape (1, side, side), index into LABELS)."""
+    tensors = _on_all_cores(lambda image: prepare(read_radiograph(image.path), preparation), images)
+    empty = torch.empty(0, 1, preparation.side, preparation.side)
+    return TensorDataset(torch.stack(tensors) if tensors else empty, _truth(images))
+
+
+def load_pixels(images: Sequence[LabelledImage], preparation: Preparation, *, recipe: Recipe) -> TensorDataset:
+    """Decode images for `augment`; item i is (uint8 tensor of shape (1 or 2, stored side, stored side), index into LABELS).
+
+    Behind each image stands its flattened one where the recipe flattens: it takes too long to be made in every epoch. An image
+    is flattened in the same way whatever images are beside it.
+    """
+    stored = replace(preparation, side=recipe.stored_side or preparation.side)
 
     def load(image: LabelledImage) -> Tensor:
-        return prepare(read_radiograph(image.path), preparation)
+        plain = read_radiograph(image.path)
+        films = [plain]
+        if recipe.augmentation.flatten:
+            films.append(flatten(plain, np.random.default_rng(zlib.crc32(image.sha256.encode()))))
+        grey = torch.cat([prepare(film, stored) for film in films]).mul_(stored.std).add_(stored.mean)
+        return grey.mul_(255).round_().clamp_(0, 255).to(torch.uint8)
 
+    return TensorDataset(torch.stack(_on_all_cores(load, images)), _truth(images))
+
+
+def _on_all_cores(load: Callable[[LabelledImage], Tensor], images: Sequence[LabelledImage]) -> list[Tensor]:
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         console = Console(stderr=True)
-        loaded = track(threads.map(load, images), "Decoding", len(images), console=console, transient=True)
-        tensors = list(loaded)
-    empty = torch.empty(0, 1, preparation.side, preparation.side)
-    return TensorDataset(
-        torch.stack(tensors) if tensors else empty, torch.tensor([LABELS.index(each.label) for each in images])
-    )
+        return list(track(threads.map(load, images), "Decoding", len(images), console=console, transient=True))
 
 
-def load_pixels(images: Sequence[LabelledImage], preparation: Preparation, *, side: int) -> TensorDataset:
-    """Decode images for `augment`; item i is (uint8 tensor of shape (1, side, side), index into LABELS)."""
-    prepared, truth = load_images(images, replace(preparation, side=side)).tensors
-    grey = prepared.mul_(preparation.std).add_(preparation.mean)
-    return TensorDataset(grey.mul_(255).round_().clamp_(0, 255).to(torch.uint8), truth)
+def _truth(images: Sequence[LabelledImage]) -> Tensor:
+    return torch.tensor([LABELS.index(each.label) for each in images])
 
 
 def draw_weights(images: Sequence[LabelledImage], balance: str) -> Tensor:
@@ -109,8 +125,7 @@ class Radiographs(lightning.LightningDataModule):
             if part in self._loaded:
                 continue
             if part == "train" or self.recipe.as_published:
-                side = self.recipe.stored_side or self.preparation.side
-                self._loaded[part] = load_pixels(images, self.preparation, side=side)
+                self._loaded[part] = load_pixels(images, self.preparation, recipe=self.recipe)
             else:
                 self._loaded[part] = load_images(images, self.preparation)
 

@@ -22,7 +22,7 @@ def keep_leaks(parts: Split) -> Split:
 def score_as_published(predictor: Predictor, images: tuple[LabelledImage, ...], recipe: Recipe) -> Evaluation:
     """Measure on images that are augmented as in training, by one draw that the recipe's seed decides."""
     preparation = predictor.card.preparation
-    pixels, _ = load_pixels(images, preparation, side=recipe.stored_side or preparation.side).tensors
+    pixels, _ = load_pixels(images, preparation, recipe=recipe).tensors
     torch.manual_seed(recipe.seed)
     moved = augment(pixels, recipe.augmentation, preparation=preparation)
     return measure(predictor.predict(list(moved)), images, labels=predictor.card.labels)

@@ -38,6 +38,7 @@ class Augmentation(BaseModel):
     erase: float = Field(
         default=0, ge=0, le=1, description="probability that a rectangle of up to 0.4 of each side is one grey"
     )
+    flatten: float = Field(default=0, ge=0, le=1, description="probability that the film is patches of one grey; see `flatten`")
 
 
 class Recipe(BaseModel):
