@@ -1,21 +1,16 @@
 """The Secondary Capture: one page per study that every viewer shows, since few show a Structured Report well."""
 
-from typing import Final
-
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
-from pydicom.uid import SecondaryCaptureImageStorage
 
-from dicom_io import uids
 from dicom_io.errors import InvalidReport
-from dicom_io.identity import SourceImage, put, read_source_image, shared_identity
+from dicom_io.identity import SourceImage, put, read_source_image
+from dicom_io.kinds import Kind, new_object
 from dicom_io.page import Shown, draw_page
-from dicom_io.provenance import DISCLAIMER, local_time, sign
+from dicom_io.provenance import local_time, sign
 from dicom_io.values import StudyFindings
-
-SERIES_NUMBER: Final = 9002
 
 
 def build_capture(findings: StudyFindings, *, image: int, pixels: NDArray[np.float32]) -> Dataset:
@@ -47,19 +42,12 @@ def build_capture(findings: StudyFindings, *, image: int, pixels: NDArray[np.flo
     sources = [read_source_image(of_image.path) for of_image in findings.images]
     made_at = local_time(findings.analysed_at, sources[0])
     page = draw_page(findings, Shown(number=image, pixels=pixels), made_at=made_at)
-    ds = shared_identity(sources)
-    ds.SOPClassUID = SecondaryCaptureImageStorage
-    ds.SOPInstanceUID = uids.derived_uid("instance", SecondaryCaptureImageStorage, findings.result_key)
-    ds.SeriesInstanceUID = uids.derived_uid("series", SecondaryCaptureImageStorage, findings.result_key)
-    ds.Modality = "OT"
+    ds = new_object(Kind.CAPTURE, sources, result_key=findings.result_key, language=findings.language)
     ds.ConversionType = "WSD"
-    ds.SeriesNumber = SERIES_NUMBER
-    ds.SeriesDescription = "AI: chest radiograph page (research use only)"
     ds.BodyPartExamined = "CHEST"
-    ds.InstanceNumber = 1
     ds.ImageType = ["DERIVED", "SECONDARY"]
     ds.PatientOrientation = None  # the page is no view of the patient; the radiograph on it is only a part
-    ds.ImageComments = DISCLAIMER
+    ds.ImageComments = findings.wording.disclaimer
     ds.DerivationDescription = (
         f"Image with the results of {findings.algorithm.name} {findings.algorithm.version} drawn beside it"
     )

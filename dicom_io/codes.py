@@ -69,7 +69,5 @@ class Document(Enum):
     """Procedure reported. Chest radiography has no code in CID 100, and PixelMed's validator takes no other."""
     QUALITATIVE_EVALUATIONS = Code("C0034375", "UMLS", "Qualitative Evaluations")
     """Container for what is said of the study as a whole (TID 1500 row 12)."""
-    ENGLISH = Code("en-US", "RFC5646", "English (United States)")
-    """Language of every text in our documents."""
     PIXELS = Code("{pixels}", "UCUM", "Pixels")
     """Unit of rows and columns (TID 1602)."""

@@ -7,16 +7,20 @@ Blue and orange (Okabe and Ito 2008) are told apart by every kind of colour visi
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
+from pathlib import Path
 from typing import Final
 
 import numpy as np
+import reportlab
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from dicom_io.codes import Assessment
-from dicom_io.provenance import DISCLAIMER
 from dicom_io.values import ClassFinding, ImageFindings, StudyFindings
+from dicom_io.wording import Wording
 
+FONT: Final = str(Path(reportlab.__file__).parent / "fonts" / "Vera.ttf")
+"""Pillow's own has no accents. Bitstream Vera comes with the library that writes our PDF documents."""
 WIDTH: Final = 1536
 HEIGHT: Final = 1024
 _IMAGE_WIDTH: Final = 960
@@ -37,15 +41,6 @@ _GREY: Final = (168, 176, 188)
 _WHITE: Final = (240, 243, 247)
 _ORANGE: Final = (230, 159, 0)
 _BLUE: Final = (86, 180, 233)
-
-_LEVELS: Final = {
-    Assessment.ACTIONABLE_WITHIN_MINUTES.value: "URGENT",
-    Assessment.ACTIONABLE_WITHIN_HOURS.value: "HIGH",
-    Assessment.ACTIONABLE_WITHIN_DAYS.value: "FLAGGED",
-    Assessment.NORMAL.value: "NOT FLAGGED",
-    Assessment.UNDETERMINED.value: "UNDETERMINED",
-}
-"""In words of urgency. Where nothing was flagged the page does not say "normal", which would be read as a rule-out."""
 
 Pixels = NDArray[np.uint8]
 
@@ -72,12 +67,13 @@ def draw_page(findings: StudyFindings, shown: Shown, *, made_at: datetime) -> Pi
     page.paste(*_fitted(shown.pixels))
     pen = ImageDraw.Draw(page)
     pen.rectangle((_IMAGE_WIDTH, 0, WIDTH, HEIGHT), fill=_PANEL)
-    bottom = _footer(pen, findings, made_at)
+    _footer(pen, findings, made_at)
     y = _headline(pen, findings)
     y = _paragraph(pen, y + 20, findings.impression)
-    which = f", image {shown.number + 1} of {len(findings.images)}" if len(findings.images) > 1 else ""
-    pen.text((_LEFT, y + 24), f"Model probability{which}", font=_font(_SMALL), fill=_GREY)
-    _bars(pen, y + 68, bottom, findings.images[shown.number])
+    words = findings.wording
+    which = f", {words.image_of.format(shown.number + 1, len(findings.images))}" if len(findings.images) > 1 else ""
+    pen.text((_LEFT, y + 24), words.probability + which, font=_font(_SMALL), fill=_GREY)
+    _bars(pen, y + 68, findings.images[shown.number], words)
     return np.asarray(page)
 
 
@@ -92,9 +88,9 @@ def _fitted(pixels: NDArray[np.float32]) -> tuple[Image.Image, tuple[int, int]]:
 
 def _headline(pen: ImageDraw.ImageDraw, findings: StudyFindings) -> int:
     """Draw the triage level; return where the next line goes."""
-    pen.text((_LEFT, 28), "AI triage of this study", font=_font(_SMALL), fill=_GREY)
-    level = _LEVELS.get(findings.assessment, findings.assessment.meaning)
-    flagged = findings.assessment not in {Assessment.NORMAL.value, Assessment.UNDETERMINED.value}
+    pen.text((_LEFT, 28), findings.wording.triage, font=_font(_SMALL), fill=_GREY)
+    level = findings.wording.levels[findings.assessment]
+    flagged = findings.assessment not in {Assessment.NORMAL, Assessment.UNDETERMINED}
     size = _fitting(level, _LARGE, _RIGHT - _LEFT - 36)
     box = (_LEFT, 72, _RIGHT, 72 + 92)
     pen.rounded_rectangle(box, radius=10, fill=_ORANGE if flagged else None, outline=_ORANGE if flagged else _BLUE, width=4)
@@ -103,26 +99,19 @@ def _headline(pen: ImageDraw.ImageDraw, findings: StudyFindings) -> int:
     return box[3]
 
 
-def _bars(pen: ImageDraw.ImageDraw, y: int, bottom: int, image: ImageFindings) -> None:
-    """Draw the classes in their order; where not all fit, the weightiest, and count the rest, which the report has."""
-    fit = (bottom - y) // _BAR_HEIGHT
-    findings = image.findings
-    weightiest = sorted(findings, key=lambda finding: (finding.raises_concern, finding.probability), reverse=True)
-    drawn = findings if len(findings) <= fit else tuple(weightiest[: fit - 1])
-    for finding in drawn:
-        _bar(pen, y, finding, said=image.presence(finding).value.meaning.lower())
+def _bars(pen: ImageDraw.ImageDraw, y: int, image: ImageFindings, words: Wording) -> None:
+    """Draw the classes in their order."""
+    for finding in image.findings:
+        _bar(pen, y, finding, words, said=words.presences[image.presence(finding)])
         y += _BAR_HEIGHT
-    if len(drawn) < len(findings):
-        more = f"and {len(findings) - len(drawn)} more in the report"
-        pen.text((_LEFT, y), more, font=_font(_SMALL), fill=_GREY)
 
 
-def _bar(pen: ImageDraw.ImageDraw, y: int, finding: ClassFinding, *, said: str) -> None:
+def _bar(pen: ImageDraw.ImageDraw, y: int, finding: ClassFinding, words: Wording, *, said: str) -> None:
     """Draw one class: its name, its probability, a bar with a mark at the threshold, and what is said of it."""
     colour = _ORANGE if finding.raises_concern else _BLUE
     percent = f"{finding.probability * 100:.1f} %"
     room = _RIGHT - _LEFT - round(_font(_BODY).getlength(percent)) - 16
-    pen.text((_LEFT, y), _shortened(finding.concept.meaning, _BODY, room), font=_font(_BODY), fill=_WHITE)
+    pen.text((_LEFT, y), _shortened(words.conditions[finding.condition], _BODY, room), font=_font(_BODY), fill=_WHITE)
     pen.text((_RIGHT, y), percent, font=_font(_BODY), fill=_WHITE, anchor="ra")
     top, bottom = y + 44, y + 68
     pen.rectangle((_LEFT, top, _RIGHT, bottom), fill=_TRACK)
@@ -131,21 +120,22 @@ def _bar(pen: ImageDraw.ImageDraw, y: int, finding: ClassFinding, *, said: str) 
         mark = _along(finding.threshold)
         pen.line((mark, top - 7, mark, bottom + 7), fill=_BLACK, width=9)
         pen.line((mark, top - 7, mark, bottom + 7), fill=_WHITE, width=5)
-        said += f", threshold {finding.threshold * 100:.1f} %"
+        said += f", {words.threshold.format(f'{finding.threshold * 100:.1f} %')}"
     pen.text((_LEFT, bottom + 6), said, font=_font(_SMALL), fill=colour)
 
 
-def _footer(pen: ImageDraw.ImageDraw, findings: StudyFindings, made_at: datetime) -> int:
-    """Draw what made the page, when, and its limits; return where it begins."""
+def _footer(pen: ImageDraw.ImageDraw, findings: StudyFindings, made_at: datetime) -> None:
+    """Draw what made the page, when, and its limits."""
     offset = made_at.strftime("%z")
-    model = _shortened(f"Model {findings.algorithm.name} {findings.algorithm.version}", _SMALL, _RIGHT - _LEFT)
+    model = _shortened(
+        findings.wording.model.format(f"{findings.algorithm.name} {findings.algorithm.version}"), _SMALL, _RIGHT - _LEFT
+    )
     time = f"{made_at:%Y-%m-%d %H:%M} UTC{offset[:3]}:{offset[3:5]}"
-    limits = _wrapped(DISCLAIMER, _SMALL, _RIGHT - _LEFT)
-    begins = y = HEIGHT - 24 - _LINE_HEIGHT * (2 + len(limits))
+    limits = _wrapped(findings.wording.disclaimer, _SMALL, _RIGHT - _LEFT)
+    y = HEIGHT - 24 - _LINE_HEIGHT * (2 + len(limits))
     for line, colour in [(model, _GREY), (time, _GREY), *((line, _WHITE) for line in limits)]:
         pen.text((_LEFT, y), line, font=_font(_SMALL), fill=colour)
         y += _LINE_HEIGHT
-    return begins
 
 
 def _paragraph(pen: ImageDraw.ImageDraw, y: int, text: str) -> int:
@@ -164,8 +154,8 @@ def _along(share: float) -> int:
 
 
 @cache
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(FONT, size)
 
 
 def _fitting(text: str, size: int, width: int) -> int:

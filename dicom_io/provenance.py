@@ -1,15 +1,12 @@
 """What every object that we make says of us: equipment, time, limits, file meta information."""
 
 from datetime import datetime
-from typing import Final
 
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from dicom_io import uids
 from dicom_io.identity import SourceImage
-
-DISCLAIMER: Final = "AI-generated. Not for primary diagnosis. Research use only."
 
 
 def local_time(moment: datetime, image: SourceImage) -> datetime:

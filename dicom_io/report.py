@@ -10,18 +10,17 @@ from typing import Any, Final
 from highdicom import sr
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
-from pydicom.uid import Comprehensive3DSRStorage, ComprehensiveSRStorage
+from pydicom.uid import UID, ComprehensiveSRStorage
 
 from dicom_io import uids
 from dicom_io.codes import Anatomy, Document, View
 from dicom_io.errors import InvalidReport
-from dicom_io.identity import SourceImage, put, read_source_image, shared_identity
-from dicom_io.provenance import DISCLAIMER, local_time, sign
+from dicom_io.identity import SourceImage, put, read_source_image
+from dicom_io.kinds import SERIES, Kind, new_object
+from dicom_io.provenance import local_time, sign
 from dicom_io.quiet import quietly
 from dicom_io.values import Algorithm, ClassFinding, ObjectReference, SeriesUID, StudyFindings, StudyUID
 
-SERIES_NUMBER: Final = 9001
-_SOP_CLASSES: Final[tuple[str, ...]] = (ComprehensiveSRStorage, Comprehensive3DSRStorage)
 _MODALITIES: Final = {"CR": codes.cid29.ComputedRadiography, "DX": codes.cid29.DigitalRadiography}
 _CONTAINS: Final = sr.RelationshipTypeValues.CONTAINS
 _ACQUISITION: Final = sr.RelationshipTypeValues.HAS_ACQ_CONTEXT
@@ -47,17 +46,10 @@ def build_structured_report(findings: StudyFindings, *, sop_class: str = Compreh
     InvalidReport
         An image cannot be read or is not of the same patient and study, or no such SOP class of reports is known here.
     """
-    if sop_class not in _SOP_CLASSES:
+    if sop_class not in SERIES[Kind.SR].sop_classes:
         raise InvalidReport("A report is a Comprehensive SR or a Comprehensive 3D SR.")
     images = [read_source_image(image.path) for image in findings.images]
-    ds = shared_identity(images)
-    ds.SOPClassUID = sop_class
-    ds.SOPInstanceUID = uids.derived_uid("instance", sop_class, findings.result_key)
-    ds.SeriesInstanceUID = uids.derived_uid("series", sop_class, findings.result_key)
-    ds.Modality = "SR"
-    ds.SeriesNumber = SERIES_NUMBER
-    ds.SeriesDescription = "AI: chest radiograph report (research use only)"
-    ds.InstanceNumber = 1
+    ds = new_object(Kind.SR, images, result_key=findings.result_key, language=findings.language, sop_class=UID(sop_class))
     ds.CompletionFlag = "COMPLETE"
     ds.VerificationFlag = "UNVERIFIED"
     ds.PreliminaryFlag = "PRELIMINARY"
@@ -104,7 +96,7 @@ def _content(findings: StudyFindings, images: Sequence[SourceImage]) -> Dataset:
     report = sr.MeasurementReport(
         observation_context=sr.ObservationContext(observer_device_context=observer),
         procedure_reported=Document.IMAGING_PROCEDURE.value,
-        language_of_content_item_and_descendants=sr.LanguageOfContentItemAndDescendants(_coded(Document.ENGLISH.value)),
+        language_of_content_item_and_descendants=sr.LanguageOfContentItemAndDescendants(_coded(findings.wording.code)),
         imaging_measurements=[*_groups(findings, images)],
     )
     root: Dataset = report[0]
@@ -120,7 +112,7 @@ def _groups(findings: StudyFindings, images: Sequence[SourceImage]) -> Iterator[
         for finding in of_image.findings:
             yield sr.MeasurementsAndQualitativeEvaluations(
                 tracking_identifier=_tracking(finding, image, findings.algorithm, number),
-                finding_type=finding.concept,
+                finding_type=finding.condition.value,
                 finding_sites=[sr.FindingSite(Anatomy.LUNG.value)],
                 algorithm_id=sr.AlgorithmIdentification(
                     name=findings.algorithm.name,
@@ -137,7 +129,7 @@ def _groups(findings: StudyFindings, images: Sequence[SourceImage]) -> Iterator[
                     )
                 ],
                 qualitative_evaluations=[
-                    sr.QualitativeEvaluation(name=finding.concept, value=of_image.presence(finding).value)
+                    sr.QualitativeEvaluation(name=finding.condition.value, value=of_image.presence(finding).value)
                 ],
                 source_images=[
                     sr.SourceImageForMeasurementGroup(image.reference.sop_class_uid, image.reference.sop_instance_uid)
@@ -147,7 +139,7 @@ def _groups(findings: StudyFindings, images: Sequence[SourceImage]) -> Iterator[
 
 def _tracking(finding: ClassFinding, image: SourceImage, algorithm: Algorithm, number: int) -> sr.TrackingIdentifier:
     """The same for the same class of the same image by the same version of the model, in whatever report."""
-    concept = finding.concept
+    concept = finding.condition.value
     identifier = f"{concept.meaning}, image {number}, {algorithm.name} {algorithm.version}"
     uid = uids.derived_uid(
         "tracking",
@@ -203,9 +195,9 @@ def _conclusion(findings: StudyFindings) -> sr.ContainerContentItem:
     container = sr.ContainerContentItem(name=Document.QUALITATIVE_EVALUATIONS.value, relationship_type=_CONTAINS)
     container.ContentSequence = sr.ContentSequence(
         [
-            sr.CodeContentItem(codes.DCM.OverallAssessment, findings.assessment, _CONTAINS),
+            sr.CodeContentItem(codes.DCM.OverallAssessment, findings.assessment.value, _CONTAINS),
             sr.TextContentItem(codes.DCM.Impression, findings.impression, _CONTAINS),
-            sr.TextContentItem(codes.DCM.Comment, DISCLAIMER, _CONTAINS),
+            sr.TextContentItem(codes.DCM.Comment, findings.wording.disclaimer, _CONTAINS),
         ]
     )
     return container

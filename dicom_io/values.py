@@ -5,10 +5,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import NewType
 
-from pydicom.sr.coding import Code
+import numpy as np
+from numpy.typing import NDArray
 
-from dicom_io.codes import Condition, Presence
+from dicom_io.codes import Assessment, Condition, Presence
 from dicom_io.errors import InvalidReport
+from dicom_io.wording import Language, Wording, wording_in
 
 StudyUID = NewType("StudyUID", str)
 SeriesUID = NewType("SeriesUID", str)
@@ -41,7 +43,7 @@ class Algorithm:
 class ClassFinding:
     """One class of the classifier on one image."""
 
-    concept: Code
+    condition: Condition
     probability: float
     """0 to 1."""
     present: bool
@@ -58,7 +60,7 @@ class ClassFinding:
     @property
     def raises_concern(self) -> bool:
         """Whether something abnormal is present."""
-        return self.present and self.concept != Condition.NORMAL.value
+        return self.present and self.condition is not Condition.NORMAL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +79,15 @@ class ImageFindings:
         return Presence.PRESENT if finding.present else Presence.ABSENT
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Saliency:
+    """What in an image spoke for a condition."""
+
+    condition: Condition
+    map: NDArray[np.float32]
+    """Shape (rows, columns), 0..1, lying over the whole image as displayed, whatever the two shapes are."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectReference:
     """Names one stored composite object of the same study."""
@@ -92,8 +103,8 @@ class StudyFindings:
 
     images: tuple[ImageFindings, ...]
     algorithm: Algorithm
-    assessment: Code
-    """The triage level as a coded concept (CID 7035 "Actionable Finding Classification", or Normal)."""
+    assessment: Assessment
+    """The triage level."""
     impression: str
     """One sentence for a reader."""
     analysed_at: datetime
@@ -102,6 +113,13 @@ class StudyFindings:
     """Names the result (analysed instances, model, version); the UIDs of every object made from it are derived from this."""
     predecessor: ObjectReference | None = None
     """The report that this one supersedes, of the same kind."""
+    language: Language = Language.ENGLISH
+    """Of the words in it."""
+
+    @property
+    def wording(self) -> Wording:
+        """The words of its language."""
+        return wording_in(self.language)
 
     def __post_init__(self) -> None:
         """Raise `InvalidReport` for findings that no report can be written from."""

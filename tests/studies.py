@@ -94,7 +94,7 @@ def findings_on(*paths: Path, version: str = "1.0", **changes: Any) -> StudyFind
             manufacturer="cxr-worker project",
             parameters=("weights sha256 3f00", "threshold COVID-19 0.41"),
         ),
-        "assessment": Assessment.ACTIONABLE_WITHIN_MINUTES.value,
+        "assessment": Assessment.ACTIONABLE_WITHIN_MINUTES,
         "impression": "AI triage urgent: COVID-19 suspected.",
         "analysed_at": ANALYSED_AT,
         "result_key": f"result of lenet5 {version}",
@@ -103,7 +103,7 @@ def findings_on(*paths: Path, version: str = "1.0", **changes: Any) -> StudyFind
 
 
 def _finding(condition: Condition, probability: float, threshold: float) -> ClassFinding:
-    return ClassFinding(concept=condition.value, probability=probability, present=probability >= threshold, threshold=threshold)
+    return ClassFinding(condition=condition, probability=probability, present=probability >= threshold, threshold=threshold)
 
 
 def complaints(ds: Dataset, folder: Path) -> list[str]:

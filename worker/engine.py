@@ -5,17 +5,20 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from cxr_models.errors import DeviceBusy
 from cxr_models.predict import Predictor
+from cxr_models.saliency import explain
 from dicom_io.status import is_transient
 from worker.log import traceback_of
 from worker.shadow import Shadow
-from worker.steps.predict import predict
+from worker.steps.predict import identity_of, predict
 from worker.steps.prepare import PreparedImage, prepare, undecodable
 from worker.steps.select import newest_contents, select
-from worker.values import Answer, ImageOutcome, ReadyStudy, StoredInstance, StudyOutcome
+from worker.values import Answer, ImageOutcome, ModelIdentity, ReadyStudy, StoredInstance, StudyOutcome
 
 
 class Engine(Protocol):
@@ -29,6 +32,9 @@ class Engine(Protocol):
         cxr_models.errors.Retryable
             The device cannot take it now; the studies not yet answered stay due.
         """
+
+    def explain(self, pixels: NDArray[np.float32], model: ModelIdentity, label: str) -> NDArray[np.float32] | None:
+        """Say what in an image spoke for a label: a map of 0..1 over the whole image; None if the engine has other weights."""
 
 
 class LocalEngine:
@@ -52,6 +58,12 @@ class LocalEngine:
                 answered[image.instance.id] if isinstance(image, PreparedImage) else image for image in images[study.id]
             )
             yield StudyOutcome(study=study, images=outcomes)
+
+    def explain(self, pixels: NDArray[np.float32], model: ModelIdentity, label: str) -> NDArray[np.float32] | None:
+        """See `Engine.explain`."""
+        if identity_of(self.predictor.card) != model:
+            return None
+        return explain(self.predictor, self.predictor.prepare(pixels), label=label)
 
     def close(self) -> None:
         """Let the decoding threads go."""

@@ -1,36 +1,34 @@
-"""What a label means: its coded concept, its words and how urgent it is. The only place that knows."""
+"""What a label means: its condition and how urgent it is. The only place that knows; the words are `dicom_io.wording`'s."""
 
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from pydicom.sr.coding import Code
-
 from dicom_io.codes import Assessment, Condition
 from dicom_io.uids import MANUFACTURER
 from dicom_io.values import Algorithm, ClassFinding, ImageFindings, ObjectReference, StudyFindings
+from dicom_io.wording import Language, Wording, wording_in
 from worker.values import AnalysedStudy, Answer, Triage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Meaning:
-    """What one label of the classifier says to people and machines."""
+    """What one label of the classifier stands for."""
 
-    concept: Code
-    words: str
+    condition: Condition
     triage: Triage
     """How soon somebody should look when it is present."""
 
 
 MEANINGS = {
-    "COVID-19": Meaning(concept=Condition.COVID_19.value, words="COVID-19 suspected", triage=Triage.URGENT),
-    "Pneumonia": Meaning(concept=Condition.PNEUMONIA.value, words="pneumonia suspected", triage=Triage.HIGH),
-    "Normal": Meaning(concept=Condition.NORMAL.value, words="no finding flagged", triage=Triage.ROUTINE),
+    "COVID-19": Meaning(condition=Condition.COVID_19, triage=Triage.URGENT),
+    "Pneumonia": Meaning(condition=Condition.PNEUMONIA, triage=Triage.HIGH),
+    "Normal": Meaning(condition=Condition.NORMAL, triage=Triage.ROUTINE),
 }
 ASSESSMENTS = {
-    Triage.URGENT: Assessment.ACTIONABLE_WITHIN_MINUTES.value,
-    Triage.HIGH: Assessment.ACTIONABLE_WITHIN_HOURS.value,
-    Triage.ROUTINE: Assessment.NORMAL.value,
+    Triage.URGENT: Assessment.ACTIONABLE_WITHIN_MINUTES,
+    Triage.HIGH: Assessment.ACTIONABLE_WITHIN_HOURS,
+    Triage.ROUTINE: Assessment.NORMAL,
 }
 
 
@@ -52,7 +50,9 @@ def result_key(study: AnalysedStudy) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def study_findings(study: AnalysedStudy, *, name: str, predecessor: ObjectReference | None) -> StudyFindings:
+def study_findings(
+    study: AnalysedStudy, *, name: str, predecessor: ObjectReference | None, language: Language = Language.ENGLISH
+) -> StudyFindings:
     """Put an analysed study into the words and codes of its reports.
 
     The level is the study's, which never falls: where an earlier result asked for a higher one, the impression says so.
@@ -75,24 +75,25 @@ def study_findings(study: AnalysedStudy, *, name: str, predecessor: ObjectRefere
         ),
         algorithm=_algorithm(answers[0]),
         assessment=_assessment(answers, study.triage),
-        impression=_impression(answers, study.triage),
+        impression=_impression(answers, study.triage, wording_in(language)),
         analysed_at=study.analysed_at.astimezone(),  # documents carry local time
         result_key=name,
         predecessor=predecessor,
+        language=language,
     )
 
 
-def _assessment(answers: list[Answer], triage: Triage) -> Code:
+def _assessment(answers: list[Answer], triage: Triage) -> Assessment:
     """The level as a code; what flags nothing is not called normal where the model is not sure of an image."""
     if triage is Triage.ROUTINE and any(answer.undetermined for answer in answers):
-        return Assessment.UNDETERMINED.value
+        return Assessment.UNDETERMINED
     return ASSESSMENTS[triage]
 
 
 def _class_findings(answer: Answer) -> tuple[ClassFinding, ...]:
     return tuple(
         ClassFinding(
-            concept=MEANINGS[label].concept,
+            condition=MEANINGS[label].condition,
             probability=probability,
             present=answer.present[label],
             threshold=answer.thresholds.get(label),
@@ -111,26 +112,38 @@ def _algorithm(answer: Answer) -> Algorithm:
     )
 
 
-def _impression(answers: list[Answer], triage: Triage) -> str:
+def _impression(answers: list[Answer], triage: Triage, words: Wording) -> str:
     found = [
-        label for label in sorted(MEANINGS) if any(answer.present.get(label, False) for answer in answers) and label != "Normal"
+        words.suspected[MEANINGS[label].condition]
+        for label in sorted(MEANINGS)
+        if label != "Normal" and any(answer.present.get(label, False) for answer in answers)
     ]
-    words = " and ".join(MEANINGS[label].words for label in found)
-    words = "; ".join(filter(None, (words, _unsure(answers)))) or MEANINGS["Normal"].words
+    said = words.both.format(*found) if len(found) == 2 else "".join(found)
     highest = {label: max(answer.probabilities[label] for answer in answers) for label in sorted(answers[0].probabilities)}
-    numbers = ", ".join(f"{label} {probability:.0%}" for label, probability in highest.items())
-    images = "1 image" if len(answers) == 1 else f"{len(answers)} images, highest of each"
-    kept = "" if triage_of(answers) is triage else ", kept from an earlier result"
-    return f"AI triage {triage.value}{kept}: {words} ({numbers}; {images})."
+    numbers = (f"{words.conditions[MEANINGS[label].condition]} {value:.0%}" for label, value in highest.items())
+    return words.impression.format(
+        level=words.triages[triage],
+        kept="" if triage_of(answers) is triage else words.kept,
+        findings="; ".join(filter(None, (said, _unsure(answers, words)))) or words.nothing_flagged,
+        numbers=", ".join(numbers),
+        images=words.one_image if len(answers) == 1 else words.several_images.format(len(answers)),
+    )
 
 
-def _unsure(answers: list[Answer]) -> str:
+def _unsure(answers: list[Answer], words: Wording) -> str:
     count = sum(answer.undetermined for answer in answers)
-    which = "" if count == len(answers) else f" on {count} of {len(answers)} images"
-    return f"undetermined{which}: the model is not sure" if count else ""
+    if count == 0:
+        return ""
+    return words.undetermined if count == len(answers) else words.undetermined_on.format(count=count, all=len(answers))
 
 
 def most_urgent(study: AnalysedStudy) -> int:
     """Place of the image that a reader should see first: the least probably normal one."""
     normal = [image.answer.probabilities["Normal"] if image.answer is not None else 1.0 for image in study.images]
     return normal.index(min(normal))
+
+
+def most_telling(answer: Answer) -> str:
+    """The abnormal label that a map of the image should speak for: the most probable one, what is present before the rest."""
+    abnormal = [label for label in sorted(answer.probabilities) if MEANINGS[label].condition is not Condition.NORMAL]
+    return max(abnormal, key=lambda label: (answer.present[label], answer.probabilities[label]))

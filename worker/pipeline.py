@@ -17,8 +17,7 @@ import structlog
 from cxr_models.errors import ModelError
 from dicom_io.errors import Permanent as PermanentDicomError
 from dicom_io.part10 import StoreRequest, identify
-from dicom_io.values import SOPClassUID
-from worker.db import analyses, arrivals, reports, studies
+from worker.db import analyses, arrivals, events, reports, studies
 from worker.db.arrivals import Arrival
 from worker.db.database import Database
 from worker.engine import Engine
@@ -30,10 +29,10 @@ from worker.settings import Destination, Settings
 from worker.steps.complete import is_complete
 from worker.steps.deliver import deliver
 from worker.steps.record import conclude
-from worker.steps.report import build, keep, wanted
+from worker.steps.report import Pictures, build, keep, wanted
 from worker.steps.select import PATIENT_CONFLICT, of_one_patient
 from worker.steps.store import describe, store
-from worker.values import AnalysedStudy, ModelIdentity, ReadyStudy, StudyOutcome, StudyState
+from worker.values import AnalysedStudy, ModelIdentity, Output, ReadyStudy, StudyOutcome, StudyState
 
 log = structlog.get_logger()
 
@@ -186,8 +185,9 @@ def report_studies(parts: Parts) -> int:
 
 def _report(study: AnalysedStudy, parts: Parts) -> bool:
     try:
-        for sop_class, receivers in wanted(parts.settings.destinations).items():
-            report(study, sop_class, receivers, parts)
+        pictures = Pictures(study, parts.engine)
+        for output, receivers in wanted(parts.settings.destinations, study).items():
+            report(study, output, receivers, pictures, parts)
     except PermanentDicomError as error:
         return _conclude_report(study, StudyState.FAILED, f"The report cannot be made: {error}", parts)
     except DatabaseUnavailable:
@@ -221,7 +221,7 @@ def _conclude_report(study: AnalysedStudy, state: StudyState, reason: str | None
     return moved
 
 
-def report(study: AnalysedStudy, sop_class: SOPClassUID, receivers: tuple[str, ...], parts: Parts) -> None:
+def report(study: AnalysedStudy, output: Output, receivers: tuple[str, ...], pictures: Pictures, parts: Parts) -> None:
     """Make one object of a study, once: the newest report that tells this very result is not made again.
 
     A result that comes back after another one was reported (a model changed and changed back, a film corrected and sent as
@@ -229,13 +229,17 @@ def report(study: AnalysedStudy, sop_class: SOPClassUID, receivers: tuple[str, .
     """
     key = result_key(study)
     with parts.database.read() as connection:
-        newest = reports.newest(connection, study.id, sop_class)
-        told_before = reports.was_made(connection, study.id, sop_class, key)
+        newest = reports.newest(connection, study.id, output)
+        told_before = reports.was_made(connection, study.id, output, key)
     made = None
     if newest is None or newest.result_key != key:
         name = f"{key} after {newest.reference.sop_instance_uid}" if newest is not None and told_before else key
-        ds = build(study, sop_class, name=name, predecessor=newest.reference if newest is not None else None)
-        made = keep(ds, result_key=key, data_dir=parts.data_dir)
+        predecessor = newest.reference if newest is not None else None
+        ds = build(study, output, pictures, name=name, predecessor=predecessor)
+        if ds is None:
+            _skip(study, output, parts)
+            return
+        made = keep(ds, output, result_key=key, data_dir=parts.data_dir)
     with parts.database.write() as connection:
         if studies.hold(connection, study.id) != (StudyState.ANALYSED, study.generation):
             return  # an image came meanwhile: this result is not sent
@@ -243,6 +247,14 @@ def report(study: AnalysedStudy, sop_class: SOPClassUID, receivers: tuple[str, .
             reports.queue(connection, reports.add(connection, study, made, now=parts.clock()), receivers, now=parts.clock())
         elif newest is not None:
             reports.queue(connection, newest.id, receivers, now=parts.clock())
+
+
+def _skip(study: AnalysedStudy, output: Output, parts: Parts) -> None:
+    """Note that an output was not made: the others are not held up by it."""
+    why = f"No {output.kind}: another model is active by now than the one that answered. 'reprocess' makes it."
+    with parts.database.write() as connection:
+        events.add(connection, events.OUTPUT_SKIPPED, at=parts.clock(), study_id=study.id, detail=why)
+    log.warning("output.skipped", study_id=study.id, kind=output.kind)
 
 
 def deliver_reports(destination: Destination, parts: Parts) -> int:

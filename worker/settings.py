@@ -12,8 +12,9 @@ from apscheduler.triggers.cron import CronTrigger
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
+from dicom_io.kinds import Kind
+from dicom_io.wording import Language
 from worker.errors import ConfigurationError
-from worker.values import ReportKind
 
 DEFAULT_FILE = Path("cxr-worker.toml")
 _PREFIX = "CXR_"
@@ -89,8 +90,9 @@ class Destination(Section):
     ae_title: AETitle
     host: str
     port: Annotated[int, Field(ge=1, le=65535)]
-    outputs: Annotated[tuple[ReportKind, ...], Field(min_length=1)] = (ReportKind.SR, ReportKind.CAPTURE)
+    outputs: Annotated[tuple[Kind, ...], Field(min_length=1)] = (Kind.SR, Kind.CAPTURE)
     sr_sop_class: Literal["comprehensive", "comprehensive-3d"] = "comprehensive"
+    language: Language = Language.ENGLISH
 
 
 class Settings(Section):

@@ -7,7 +7,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import NewType
 
+from dicom_io.kinds import Kind
 from dicom_io.values import ObjectReference, SeriesUID, SOPClassUID, SOPInstanceUID, StudyUID
+from dicom_io.wording import Language
 
 StudyId = NewType("StudyId", int)
 InstanceId = NewType("InstanceId", int)
@@ -47,13 +49,13 @@ class DeliveryState(StrEnum):
     """Not sent any more: a newer report of the study, or another patient's image, came before it was."""
 
 
-class ReportKind(StrEnum):
-    """The outputs we make."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """One object to be made of a study. Reports of the same output supersede each other."""
 
-    SR = "sr"
-    """TID 1500 Structured Report."""
-    CAPTURE = "capture"
-    """Secondary Capture of one page for a person."""
+    kind: Kind
+    sop_class_uid: SOPClassUID
+    language: Language
 
 
 class ModelRole(StrEnum):
@@ -188,6 +190,11 @@ class AnalysedStudy:
     images: tuple[ImageOutcome, ...]
     """Only those with an answer."""
 
+    @property
+    def flagged(self) -> bool:
+        """Whether something abnormal was found on an image."""
+        return any(image.answer is not None and image.answer.flagged for image in self.images)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownReport:
@@ -202,9 +209,8 @@ class KnownReport:
 class MadeReport:
     """A report that is on disk, not yet in the database."""
 
-    kind: ReportKind
+    output: Output
     sop_instance_uid: SOPInstanceUID
-    sop_class_uid: SOPClassUID
     series_uid: SeriesUID
     result_key: str
     """Which result it tells; two reports tell the same one where another came in between."""

@@ -69,7 +69,7 @@ def test_a_report_is_not_queued_when_an_image_came_while_it_was_made(
 ) -> None:
     connected.receive(make_dx(patient=OTHER))
 
-    def interrupted(*arguments: object, **more: object) -> Dataset:
+    def interrupted(*arguments: object, **more: object) -> Dataset | None:
         monkeypatch.setattr(pipeline, "build", report_step.build)
         connected.receive(make_dx(patient=PATIENT))
         return report_step.build(*arguments, **more)  # type: ignore[arg-type]
@@ -111,7 +111,7 @@ def test_a_report_carries_the_level_of_the_study_which_never_falls(connected: Si
 def test_one_study_whose_report_cannot_be_made_holds_up_no_other_and_is_tried_again(
     connected: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def failing(study: object, *arguments: object, **more: object) -> Dataset:
+    def failing(study: object, *arguments: object, **more: object) -> Dataset | None:
         if study.study_uid == study_uid("bad"):  # type: ignore[attr-defined]
             raise OSError(5, "Input/output error")
         return report_step.build(study, *arguments, **more)  # type: ignore[arg-type]

@@ -43,7 +43,7 @@ def test_dciodvfy_has_nothing_to_say_of_an_object_in_any_character_set(output: s
 
 @pytest.mark.parametrize("output", OUTPUTS)
 def test_dciodvfy_has_nothing_to_say_of_an_image_that_is_undetermined(output: str, tmp_path: Path) -> None:
-    usual = findings_on(radiograph(tmp_path), assessment=Assessment.UNDETERMINED.value)
+    usual = findings_on(radiograph(tmp_path), assessment=Assessment.UNDETERMINED)
     findings = replace(usual, images=(replace(usual.images[0], undetermined=True),))
     assert complaints(OUTPUTS[output](findings), tmp_path) == []
 

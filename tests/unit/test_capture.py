@@ -9,10 +9,9 @@ import pydicom
 import pytest
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.sr.coding import Code
 
 from dicom_io.capture import build_capture
-from dicom_io.codes import Assessment
+from dicom_io.codes import Assessment, Condition
 from dicom_io.errors import InvalidReport
 from dicom_io.report import build_structured_report
 from dicom_io.values import ClassFinding, StudyFindings
@@ -87,10 +86,10 @@ def test_the_threshold_is_marked_where_it_is(threshold: float, tmp_path: Path) -
 def test_orange_is_for_what_raises_concern_alone(tmp_path: Path) -> None:
     path = radiograph(tmp_path)
     assert has_colour(page_of(findings_on(path))[HEADLINE, PANEL], ORANGE).sum() > 10_000
-    calm = findings_on(path, assessment=Assessment.NORMAL.value)
+    calm = findings_on(path, assessment=Assessment.NORMAL)
     calm = with_first(calm, lambda finding: replace(finding, present=False))
     page = page_of(calm)
-    assert calm.images[0].findings[1].concept.meaning == "Imaging result normal"
+    assert calm.images[0].findings[1].condition is Condition.NORMAL
     assert not has_colour(page, ORANGE).any()
 
 
@@ -102,11 +101,11 @@ def test_what_a_reader_must_know_changes_the_page(tmp_path: Path) -> None:
         page_of(usual, image=1),
         page_of(findings_on(*paths, version="1.1")),
         page_of(findings_on(*paths, impression="Something else.")),
-        page_of(findings_on(*paths, assessment=Assessment.ACTIONABLE_WITHIN_HOURS.value)),
+        page_of(findings_on(*paths, assessment=Assessment.ACTIONABLE_WITHIN_HOURS)),
         page_of(findings_on(*paths, analysed_at=ANALYSED_AT.replace(hour=6))),
         page_of(findings_on(*paths[:1])),
-        page_of(findings_on(*paths, assessment=Assessment.NORMAL.value)),
-        page_of(findings_on(*paths, assessment=Assessment.UNDETERMINED.value)),
+        page_of(findings_on(*paths, assessment=Assessment.NORMAL)),
+        page_of(findings_on(*paths, assessment=Assessment.UNDETERMINED)),
         page_of(replace(usual, images=tuple(replace(image, undetermined=True) for image in usual.images))),
     ]
     assert len({page.tobytes() for page in pages}) == len(pages)
@@ -133,14 +132,10 @@ def test_loss_in_the_radiograph_is_declared(tmp_path: Path) -> None:
     assert capture_of(findings_on(radiograph(tmp_path, LossyImageCompression="01"))).LossyImageCompression == "01"
 
 
-def test_many_classes_and_long_words_leave_the_limits_readable(tmp_path: Path) -> None:
+def test_long_words_leave_the_limits_readable(tmp_path: Path) -> None:
     usual = findings_on(radiograph(tmp_path))
-    weighty = ClassFinding(concept=Code("1", "99X", "x" * 64), probability=0.99, present=True, threshold=0.5)
-    light = ClassFinding(concept=Code("2", "99X", "A finding of little weight"), probability=0.01, present=False)
-    crowded = replace(usual, images=(replace(usual.images[0], findings=(*[light] * 12, weighty)),), impression="word " * 99)
-    page = page_of(crowded)
+    page = page_of(replace(usual, impression="word " * 99))
     assert (page[FOOTER, PANEL] == page_of(usual)[FOOTER, PANEL]).all()
-    assert has_colour(page[200:, PANEL], ORANGE).sum(axis=1).max() == pytest.approx(0.99 * 512, abs=12)
 
 
 def test_identity_is_that_of_the_report(tmp_path: Path) -> None:

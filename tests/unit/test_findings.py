@@ -114,9 +114,9 @@ def test_not_being_sure_lowers_no_level_and_calls_nothing_normal(label: str) -> 
     sure, unsure = _study(answer_for(label)), _study(answer_for(label, undetermined=True))
     assert unsure.triage is sure.triage
     usual, assessment = (study_findings(study, name="key", predecessor=None).assessment for study in (sure, unsure))
-    assert assessment == (Assessment.UNDETERMINED.value if label == "Normal" else usual)
+    assert assessment == (Assessment.UNDETERMINED if label == "Normal" else usual)
     (image,) = study_findings(unsure, name="key", predecessor=None).images
-    said = {finding.concept: image.presence(finding) for finding in image.findings}
+    said = {finding.condition: image.presence(finding) for finding in image.findings}
     assert {each for each in said.values() if each is not Presence.UNDETERMINED} == (
         set() if label == "Normal" else {Presence.PRESENT}
     )

@@ -92,9 +92,9 @@ def test_highdicom_reads_back_what_was_found(tmp_path: Path) -> None:
         [certainty] = group.get_measurements(name=codes.DCM.CertaintyOfFinding)
         assert certainty.value == pytest.approx(finding.probability * 100, abs=0.005)
         assert certainty.unit == codes.UCUM.Percent
-        assert group.finding_type == finding.concept
+        assert group.finding_type == finding.condition.value
         assert [site.value.value for site in group.finding_sites] == ["39607008"]
-        [evaluation] = group.get_qualitative_evaluations(name=finding.concept)
+        [evaluation] = group.get_qualitative_evaluations(name=finding.condition.value)
         assert evaluation.value == (Presence.PRESENT if finding.present else Presence.ABSENT).value
         [source] = group.source_images
         assert source.referenced_sop_instance_uid == pydicom.dcmread(image.path).SOPInstanceUID
@@ -131,9 +131,9 @@ def test_no_image_means_no_findings_to_report(tmp_path: Path) -> None:
 @pytest.mark.parametrize("probability", [-0.01, 1.01, float("nan")])
 def test_what_is_no_probability_is_refused(probability: float) -> None:
     with pytest.raises(InvalidReport):
-        ClassFinding(concept=Condition.NORMAL.value, probability=probability, present=False)
+        ClassFinding(condition=Condition.NORMAL, probability=probability, present=False)
     with pytest.raises(InvalidReport):
-        ClassFinding(concept=Condition.NORMAL.value, probability=0.5, present=False, threshold=probability)
+        ClassFinding(condition=Condition.NORMAL, probability=0.5, present=False, threshold=probability)
 
 
 @pytest.mark.parametrize("language", NAMES)

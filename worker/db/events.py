@@ -10,6 +10,9 @@ from worker.values import StudyId
 SHADOW_FAILED = "shadow_failed"
 """The shadow model gave no answer for some image of a study; the active model's stands."""
 
+OUTPUT_SKIPPED = "output_skipped"
+"""An output of a study was not made, and the others were."""
+
 
 def add(connection: Connection, kind: str, *, at: datetime, study_id: StudyId | None = None, detail: str = "") -> None:
     """Note that something happened. `kind` is a short word such as ``complete``; `detail` is for a person."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from sqlalchemy import Connection, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, exists, func, or_, select, update
 
 from dicom_io.values import ObjectReference, SeriesUID, SOPClassUID, SOPInstanceUID
 from worker.db import events, schema, studies
@@ -18,20 +18,16 @@ from worker.values import (
     DueDelivery,
     KnownReport,
     MadeReport,
+    Output,
     ReportId,
     StudyId,
 )
 
 
-def newest(connection: Connection, study_id: StudyId, sop_class_uid: str) -> KnownReport | None:
-    """The report of a class that a new one would supersede."""
+def newest(connection: Connection, study_id: StudyId, output: Output) -> KnownReport | None:
+    """The report that a new one of the same output would supersede."""
     row = (
-        connection.execute(
-            select(reports)
-            .where(reports.c.study_id == study_id, reports.c.sop_class_uid == sop_class_uid)
-            .order_by(reports.c.id.desc())
-            .limit(1)
-        )
+        connection.execute(select(reports).where(_of_output(study_id, output)).order_by(reports.c.id.desc()).limit(1))
         .mappings()
         .first()
     )
@@ -45,19 +41,24 @@ def newest(connection: Connection, study_id: StudyId, sop_class_uid: str) -> Kno
     return KnownReport(id=ReportId(row["id"]), reference=reference, result_key=row["result_key"])
 
 
-def was_made(connection: Connection, study_id: StudyId, sop_class_uid: str, result_key: str) -> bool:
-    """Whether a report of this class was made of this very result, whatever came since."""
-    same = exists().where(
-        reports.c.study_id == study_id, reports.c.sop_class_uid == sop_class_uid, reports.c.result_key == result_key
-    )
+def was_made(connection: Connection, study_id: StudyId, output: Output, result_key: str) -> bool:
+    """Whether this output was made of this very result, whatever came since."""
+    same = exists().where(_of_output(study_id, output), reports.c.result_key == result_key)
     return bool(connection.execute(select(same)).scalar_one())
 
 
-def supersede(connection: Connection, study_id: StudyId, *, why: str, sop_class_uid: str | None = None) -> None:
-    """Send no more of what a study's destinations still wait for, of one class or of all."""
-    outdated = select(reports.c.id).where(reports.c.study_id == study_id)
-    if sop_class_uid is not None:
-        outdated = outdated.where(reports.c.sop_class_uid == sop_class_uid)
+def _of_output(study_id: StudyId, output: Output) -> ColumnElement[bool]:
+    return and_(
+        reports.c.study_id == study_id,
+        reports.c.kind == output.kind,
+        reports.c.sop_class_uid == output.sop_class_uid,
+        reports.c.language == output.language,
+    )
+
+
+def supersede(connection: Connection, study_id: StudyId, *, why: str, output: Output | None = None) -> None:
+    """Send no more of what a study's destinations still wait for, of one output or of all."""
+    outdated = select(reports.c.id).where(reports.c.study_id == study_id if output is None else _of_output(study_id, output))
     connection.execute(
         update(deliveries)
         .where(deliveries.c.report_id.in_(outdated), deliveries.c.state.in_([DeliveryState.PENDING, DeliveryState.FAILED]))
@@ -66,17 +67,18 @@ def supersede(connection: Connection, study_id: StudyId, *, why: str, sop_class_
 
 
 def add(connection: Connection, study: AnalysedStudy, report: MadeReport, *, now: datetime) -> ReportId:
-    """Enter a new report; what was not sent of the class's older ones is not sent any more."""
-    supersede(connection, study.id, sop_class_uid=report.sop_class_uid, why="A newer report came before this one was sent.")
+    """Enter a new report; what was not sent of the output's older ones is not sent any more."""
+    supersede(connection, study.id, output=report.output, why="A newer report came before this one was sent.")
     added = insert_if_absent(
         connection,
         reports,
         {
             "study_id": study.id,
             "generation": study.generation,
-            "kind": report.kind,
+            "kind": report.output.kind,
+            "language": report.output.language,
             "sop_instance_uid": report.sop_instance_uid,
-            "sop_class_uid": report.sop_class_uid,
+            "sop_class_uid": report.output.sop_class_uid,
             "series_uid": report.series_uid,
             "result_key": report.result_key,
             "path": str(report.path),

@@ -25,7 +25,9 @@ from sqlalchemy import (
     false,
 )
 
-from worker.values import DeliveryState, ModelRole, ReportKind, StudyState, Triage
+from dicom_io.kinds import Kind
+from dicom_io.wording import Language
+from worker.values import DeliveryState, ModelRole, StudyState, Triage
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -153,14 +155,15 @@ reports = Table(
     _id(),
     _study_id(nullable=False, index=True),
     Column("generation", Integer, nullable=False),
-    Column("kind", String(16), nullable=False),
+    Column("kind", String(32), nullable=False),
+    Column("language", String(8), nullable=False, server_default=Language.ENGLISH.value),
     Column("sop_instance_uid", String(64), nullable=False, unique=True),
     Column("sop_class_uid", String(64), nullable=False),
     Column("series_uid", String(64), nullable=False),
     Column("result_key", String(64), nullable=False),
     Column("path", String(255), nullable=False),
     Column("made_at", UtcDateTime, nullable=False),
-    _one_of("kind", ReportKind),
+    _one_of("kind", Kind),
 )
 
 deliveries = Table(

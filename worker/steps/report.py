@@ -1,69 +1,129 @@
 """Report: from recorded predictions to DICOM objects on disk."""
 
+from collections.abc import Callable, Mapping
+from functools import cached_property
 from io import BytesIO
 from pathlib import Path
+from typing import Final, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.filewriter import dcmwrite
-from pydicom.uid import UID, Comprehensive3DSRStorage, ComprehensiveSRStorage, SecondaryCaptureImageStorage
+from pydicom.uid import UID, Comprehensive3DSRStorage, ComprehensiveSRStorage
 
 from dicom_io.capture import build_capture
+from dicom_io.kinds import SERIES, Kind
 from dicom_io.pixels import read_image
 from dicom_io.report import build_structured_report
-from dicom_io.values import ObjectReference, SeriesUID, SOPClassUID, SOPInstanceUID
+from dicom_io.values import ObjectReference, Saliency, SeriesUID, SOPClassUID, SOPInstanceUID, StudyFindings
+from dicom_io.wording import Language
 from worker.files import write_durably
-from worker.findings import most_urgent, study_findings
+from worker.findings import MEANINGS, most_telling, most_urgent, study_findings
 from worker.settings import Destination
-from worker.values import AnalysedStudy, MadeReport, ReportKind
+from worker.values import AnalysedStudy, MadeReport, ModelIdentity, Output
 
 FOLDER = Path("reports")
-_CAPTURE = SOPClassUID(SecondaryCaptureImageStorage)
+NEED_SALIENCY: Final = frozenset({Kind.HEATMAP, Kind.SEGMENTATION})
+"""What cannot be made without the model that answered."""
 
 
-def wanted(destinations: tuple[Destination, ...]) -> dict[SOPClassUID, tuple[str, ...]]:
-    """Which SOP classes must be made, and which destinations are sent each. A Structured Report is always made."""
-    receivers: dict[SOPClassUID, list[str]] = {}
+class Explainer(Protocol):
+    """Who can say what in an image spoke for a label."""
+
+    def explain(self, pixels: NDArray[np.float32], model: ModelIdentity, label: str) -> NDArray[np.float32] | None:
+        """A map of 0..1 over the whole image; None where other weights than these are at hand."""
+
+
+class Pictures:
+    """What a study's outputs show: its most telling image, decoded once for all of them."""
+
+    def __init__(self, study: AnalysedStudy, explainer: Callable[[], Explainer]) -> None:
+        self.shown = most_urgent(study)
+        self._image = study.images[self.shown]
+        self._explainer = explainer
+
+    @cached_property
+    def pixels(self) -> NDArray[np.float32]:
+        """The image as displayed, 0..1."""
+        return read_image(self._image.instance.path).pixels
+
+    @cached_property
+    def saliency(self) -> Saliency | None:
+        """What spoke for its most probable abnormal condition; None where the model that answered is not at hand."""
+        answer = self._image.answer
+        assert answer is not None  # noqa: S101  an analysed study holds only images with an answer
+        label = most_telling(answer)
+        found = self._explainer().explain(self.pixels, answer.model, label)
+        return None if found is None else Saliency(condition=MEANINGS[label].condition, map=found)
+
+
+def wanted(destinations: tuple[Destination, ...], study: AnalysedStudy) -> dict[Output, tuple[str, ...]]:
+    """Which outputs must be made of a study, and which destinations are sent each. A Structured Report is always made."""
+    receivers: dict[Output, list[str]] = {}
     for destination in destinations:
         for kind in destination.outputs:
-            receivers.setdefault(_sop_class(kind, destination), []).append(destination.name)
+            if kind in _BUILDERS and (kind is not Kind.KEY_OBJECT or study.flagged):
+                receivers.setdefault(output_of(kind, destination), []).append(destination.name)
     if not receivers:
-        receivers[SOPClassUID(ComprehensiveSRStorage)] = []
-    return {sop_class: tuple(names) for sop_class, names in receivers.items()}
+        receivers[Output(kind=Kind.SR, sop_class_uid=SOPClassUID(ComprehensiveSRStorage), language=Language.ENGLISH)] = []
+    return {output: tuple(names) for output, names in receivers.items()}
 
 
-def build(study: AnalysedStudy, sop_class: SOPClassUID, *, name: str, predecessor: ObjectReference | None) -> Dataset:
+def output_of(kind: Kind, destination: Destination) -> Output:
+    """What exactly a destination means by a kind."""
+    sop_class = SERIES[kind].sop_classes[0]
+    if kind is Kind.SR and destination.sr_sop_class == "comprehensive-3d":
+        sop_class = Comprehensive3DSRStorage
+    return Output(kind=kind, sop_class_uid=SOPClassUID(sop_class), language=destination.language)
+
+
+def build(
+    study: AnalysedStudy, output: Output, pictures: Pictures, *, name: str, predecessor: ObjectReference | None
+) -> Dataset | None:
     """Make one object, its UIDs derived from a name. Equal arguments give equal bytes.
+
+    Returns
+    -------
+    Dataset or None
+        None where it needs a saliency and the model that answered is not at hand any more.
 
     Raises
     ------
     dicom_io.errors.Permanent
         The images do not allow a valid report.
     """
-    findings = study_findings(study, name=name, predecessor=predecessor)
-    if sop_class == _CAPTURE:
-        shown = most_urgent(study)
-        return build_capture(findings, image=shown, pixels=read_image(findings.images[shown].path).pixels)
-    return build_structured_report(findings, sop_class=UID(sop_class))
+    if output.kind in NEED_SALIENCY and pictures.saliency is None:
+        return None
+    findings = study_findings(study, name=name, predecessor=predecessor, language=output.language)
+    return _BUILDERS[output.kind](findings, output, pictures)
 
 
-def keep(ds: Dataset, *, result_key: str, data_dir: Path) -> MadeReport:
+def _structured_report(findings: StudyFindings, output: Output, _: Pictures) -> Dataset:
+    return build_structured_report(findings, sop_class=UID(output.sop_class_uid))
+
+
+def _capture(findings: StudyFindings, _: Output, pictures: Pictures) -> Dataset:
+    return build_capture(findings, image=pictures.shown, pixels=pictures.pixels)
+
+
+_BUILDERS: Final[Mapping[Kind, Callable[[StudyFindings, Output, Pictures], Dataset]]] = {
+    Kind.SR: _structured_report,
+    Kind.CAPTURE: _capture,
+}
+"""What is made of a study that has an answer."""
+
+
+def keep(ds: Dataset, output: Output, *, result_key: str, data_dir: Path) -> MadeReport:
     """Write an object durably, named by its UID."""
     encoded = BytesIO()
     dcmwrite(encoded, ds, enforce_file_format=True)
     path = FOLDER / f"{ds.SOPInstanceUID}.dcm"
     write_durably(data_dir / path, (encoded.getvalue(),))
     return MadeReport(
-        kind=ReportKind.CAPTURE if ds.SOPClassUID == _CAPTURE else ReportKind.SR,
+        output=output,
         sop_instance_uid=SOPInstanceUID(ds.SOPInstanceUID),
-        sop_class_uid=SOPClassUID(ds.SOPClassUID),
         series_uid=SeriesUID(ds.SeriesInstanceUID),
         result_key=result_key,
         path=path,
     )
-
-
-def _sop_class(kind: ReportKind, destination: Destination) -> SOPClassUID:
-    if kind is ReportKind.CAPTURE:
-        return _CAPTURE
-    chosen = Comprehensive3DSRStorage if destination.sr_sop_class == "comprehensive-3d" else ComprehensiveSRStorage
-    return SOPClassUID(chosen)
