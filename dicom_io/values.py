@@ -129,3 +129,31 @@ class StudyFindings:
             raise InvalidReport("The time of the analysis has no time zone.")
         if not all((self.impression, self.result_key, self.algorithm.name, self.algorithm.version)):
             raise InvalidReport("The findings lack an impression, a result key, or the name or version of the algorithm.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefusedImage:
+    """An image that was not analysed."""
+
+    path: Path
+    code: str
+    """A reason code; its words in a language are `wording.reasons`."""
+    reason: str
+    """One English sentence for an operator, without values of a patient."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefusedStudy:
+    """A study of which no image was analysed. Two equal values give byte-identical objects."""
+
+    images: tuple[RefusedImage, ...]
+    decided_at: datetime
+    """Time zone aware."""
+    result_key: str
+    language: Language = Language.ENGLISH
+    predecessor: ObjectReference | None = None
+
+    @property
+    def wording(self) -> Wording:
+        """The words of its language."""
+        return wording_in(self.language)
