@@ -3,6 +3,7 @@
 from datetime import datetime
 
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.sr.codedict import codes
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from dicom_io import uids
@@ -39,6 +40,7 @@ def sign(ds: Dataset, made_at: datetime) -> None:
     ds.DeviceSerialNumber = uids.DEVICE_SERIAL_NUMBER
     ds.DeviceUID = uids.DEVICE_UID
     ds.SoftwareVersions = uids.SOFTWARE_VERSION
+    ds.ContributingEquipmentSequence = [_contribution(ds.TimezoneOffsetFromUTC, date + time)]
     ds.file_meta = FileMetaDataset()
     ds.file_meta.FileMetaInformationVersion = b"\x00\x01"
     ds.file_meta.MediaStorageSOPClassUID = UID(ds.SOPClassUID)
@@ -47,3 +49,17 @@ def sign(ds: Dataset, made_at: datetime) -> None:
     ds.file_meta.ImplementationClassUID = UID(uids.IMPLEMENTATION_CLASS_UID)
     ds.file_meta.ImplementationVersionName = uids.IMPLEMENTATION_VERSION_NAME
     ds.preamble = b"\x00" * 128
+
+
+def _contribution(offset: str, moment: str) -> Dataset:
+    """Item of the Contributing Equipment Sequence (PS3.3 C.12.1.1.5): what processed the images of the examination."""
+    purpose, item = Dataset(), Dataset()
+    code = codes.DCM.ProcessingEquipment
+    purpose.CodeValue, purpose.CodingSchemeDesignator, purpose.CodeMeaning = code.value, code.scheme_designator, code.meaning
+    item.PurposeOfReferenceCodeSequence = [purpose]
+    item.Manufacturer = uids.MANUFACTURER
+    item.ManufacturerModelName = uids.MODEL_NAME
+    item.DeviceSerialNumber = uids.DEVICE_SERIAL_NUMBER
+    item.SoftwareVersions = uids.SOFTWARE_VERSION
+    item.ContributionDateTime = moment + offset
+    return item

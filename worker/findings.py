@@ -47,6 +47,7 @@ def result_key(study: AnalysedStudy) -> str:
         parameters = (image.answer.temperature, sorted(image.answer.thresholds.items()))
         parts.append(f"{image.instance.sop_instance_uid} {image.instance.sha256} {model.weights_sha256} {parameters}")
         parts.append(f"{model.name} {model.version}{' undetermined' if image.answer.undetermined else ''}")
+        parts.extend(image.answer.parameters)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
@@ -103,12 +104,16 @@ def _class_findings(answer: Answer) -> tuple[ClassFinding, ...]:
 
 
 def _algorithm(answer: Answer) -> Algorithm:
-    thresholds = tuple(f"threshold {label} {value:.4f}" for label, value in sorted(answer.thresholds.items()))
     return Algorithm(
         name=answer.model.name,
         version=answer.model.version,
         manufacturer=MANUFACTURER,
-        parameters=(f"weights sha256 {answer.model.weights_sha256}", f"temperature {answer.temperature:.4f}", *thresholds),
+        parameters=(
+            f"weights sha256 {answer.model.weights_sha256}",
+            f"temperature {answer.temperature:.4f}",
+            *(f"threshold {label} {value:.4f}" for label, value in sorted(answer.thresholds.items())),
+            *answer.parameters,
+        ),
     )
 
 

@@ -142,6 +142,8 @@ class Answer:
     undetermined: bool
     """The most probable label is not probable enough to be an answer. What is flagged stays flagged."""
     flagged: bool
+    parameters: tuple[str, ...] = ()
+    """What else made the answer, as reports name it: the preparation of the image, below which confidence it abstains."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

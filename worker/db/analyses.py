@@ -38,6 +38,7 @@ _ANSWER_COLUMNS = (
     "label",
     "undetermined",
     "flagged",
+    "parameters",
 )
 
 
@@ -153,6 +154,7 @@ def _prediction(answer: Answer, role: ModelRole) -> dict[str, Any]:
         "label": answer.label,
         "undetermined": answer.undetermined,
         "flagged": answer.flagged,
+        "parameters": list(answer.parameters),
     }
 
 
@@ -230,6 +232,7 @@ def _answered_images(connection: Connection, study_id: StudyId, generation: int,
                 label=row["label"],
                 undetermined=row["undetermined"],
                 flagged=row["flagged"],
+                parameters=tuple(row["parameters"]),
             ),
         )
         for row in rows

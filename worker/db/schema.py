@@ -144,6 +144,7 @@ predictions = Table(
     Column("label", String(32), nullable=False),
     Column("undetermined", Boolean, nullable=False, server_default=false()),
     Column("flagged", Boolean, nullable=False),
+    Column("parameters", JSON, nullable=False, server_default="[]"),
     Column("predicted_at", UtcDateTime, nullable=False),
     UniqueConstraint("instance_id", "generation", "role"),
     _one_of("role", ModelRole),

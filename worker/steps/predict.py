@@ -47,7 +47,15 @@ def answer_of(prediction: Prediction, card: Card) -> Answer:
         label=prediction.label,
         undetermined=prediction.undetermined,
         flagged=prediction.flagged,
+        parameters=parameters_of(card),
     )
+
+
+def parameters_of(card: Card) -> tuple[str, ...]:
+    """What a card says of how an image is answered, beside weights, temperature and thresholds."""
+    preparation = card.preparation
+    squashed = f"squashed to {preparation.side} x {preparation.side}, mean {preparation.mean:g}, deviation {preparation.std:g}"
+    return f"preparation {squashed}, views {card.views}", f"undetermined below {card.abstain_below:.4f}"
 
 
 def identity_of(card: Card) -> ModelIdentity:
