@@ -1,13 +1,17 @@
 # make demo   the whole loop on this machine      make test    every test
 # make check  format, lint, types, imports        make bench   measured speed, as ratios
+# make viewer OHIF, which the tests look through  make pictures  those of docs/viewers.md, anew
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+OHIF := 3.12.10
+OHIF_SHA256 := fbabd410be33e5b9898931b725229b9da9553aac339914b5c29796d3aa5d4b2d
+VIEWER := .viewer/ohif-$(OHIF)
 export CXR_DATA ?= ../shared/data
 export CXR_DICOM ?= ../shared/dicom
 
-.PHONY: install check test demo bench format clean
+.PHONY: install check test viewer pictures demo bench format clean
 
 install: $(STAMP)
 
@@ -30,6 +34,20 @@ format: install
 
 test: install
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+# The prebuilt viewer from the npm registry that npm is set up for, without its source maps.
+viewer: $(VIEWER)/index.html
+
+$(VIEWER)/index.html:
+	rm -rf .viewer && mkdir -p .viewer/new
+	npm pack --silent --pack-destination .viewer @ohif/app@$(OHIF)
+	echo "$(OHIF_SHA256)  .viewer/ohif-app-$(OHIF).tgz" | sha256sum --check --quiet
+	tar -xzf .viewer/ohif-app-$(OHIF).tgz -C .viewer/new --strip-components 2 --exclude '*.map' package/dist
+	rm .viewer/ohif-app-$(OHIF).tgz
+	mv .viewer/new $(VIEWER)
+
+pictures: install viewer
+	CXR_PICTURES=docs/viewer $(BIN)/python -m pytest tests/acceptance/test_in_the_viewer.py
 
 demo: install
 	$(BIN)/cxr-worker demo $(if $(IMAGES),--images $(IMAGES))
