@@ -71,7 +71,7 @@ def draw_page(findings: StudyFindings, shown: Shown, *, made_at: datetime) -> Pi
     y = _headline(pen, findings)
     y = _paragraph(pen, y + 20, findings.impression)
     words = findings.wording
-    which = f", {words.image_of.format(shown.number + 1, len(findings.images))}" if len(findings.images) > 1 else ""
+    which = f" ({shown.number + 1}/{len(findings.images)})" if len(findings.images) > 1 else ""
     pen.text((_LEFT, y + 24), words.probability + which, font=_font(_SMALL), fill=_GREY)
     _bars(pen, y + 68, findings.images[shown.number], words)
     return np.asarray(page)

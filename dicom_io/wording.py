@@ -54,7 +54,21 @@ class Wording:
     impression: str
     triage: str
     probability: str
-    image_of: str
+    shown: str
+    image: str
+    others: str
+    scope: str
+    not_ruled_out: str
+    spoke_for: str
+    little: str
+    most: str
+    nothing_spoke: str
+    caution: str
+    document: str
+    all_images: str
+    parameters: str
+    limits: str
+    page: str
     threshold: str
     more: str
     model: str
@@ -95,7 +109,21 @@ ENGLISH: Final = Wording(
     impression="AI triage {level}{kept}: {findings} ({numbers}; {images}).",
     triage="AI triage of this study",
     probability="Model probability",
-    image_of="image {} of {}",
+    shown="Shown: image {} of {}",
+    image="Image {}",
+    others="Highest in other images",
+    scope="{}: nothing else is looked for.",
+    not_ruled_out="What is not flagged is not ruled out.",
+    spoke_for="Heat map: what spoke for {}",
+    little="little",
+    most="most",
+    nothing_spoke="Nothing in this image spoke for it.",
+    caution="It shows what moved the model, not where disease is.",
+    document="AI result of a chest radiograph study",
+    all_images="All images",
+    parameters="Model and parameters",
+    limits="Limits",
+    page="page {} of {}",
     threshold="threshold {}",
     more="and {} more in the report",
     model="Model {}",
@@ -136,7 +164,21 @@ SPANISH: Final = Wording(
     impression="Triaje por IA {level}{kept}: {findings} ({numbers}; {images}).",
     triage="Triaje por IA de este estudio",
     probability="Probabilidad del modelo",
-    image_of="imagen {} de {}",
+    shown="Se muestra: imagen {} de {}",
+    image="Imagen {}",
+    others="Máximo en otras imágenes",
+    scope="{}: no se busca nada más.",
+    not_ruled_out="Lo que no se señala no queda descartado.",
+    spoke_for="Mapa de calor: a favor de {}",
+    little="poco",
+    most="máximo",
+    nothing_spoke="Nada en esta imagen habló a su favor.",
+    caution="Muestra qué movió al modelo, no dónde hay enfermedad.",
+    document="Resultado de IA de un estudio de radiografía de tórax",
+    all_images="Todas las imágenes",
+    parameters="Modelo y parámetros",
+    limits="Límites",
+    page="página {} de {}",
     threshold="umbral {}",
     more="y {} más en el informe",
     model="Modelo {}",
