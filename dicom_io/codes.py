@@ -71,3 +71,24 @@ class Document(Enum):
     """Container for what is said of the study as a whole (TID 1500 row 12)."""
     PIXELS = Code("{pixels}", "UCUM", "Pixels")
     """Unit of rows and columns (TID 1602)."""
+
+
+class Heading(Enum):
+    """Concepts that a reader of a report in words sees before each part of it; `Wording.headings` has them in his language."""
+
+    REPORT = Code("18748-4", "LN", "Diagnostic Imaging Report")
+    """Title of the document (CID 7000)."""
+    FINDINGS = Code("59776-5", "LN", "Findings")
+    """Heading (CID 7001)."""
+    IMPRESSIONS = Code("19005-8", "LN", "Impressions")
+    """Heading (CID 7001)."""
+    PROCEDURES = Code("55111-9", "LN", "Current Procedure Descriptions")
+    """Heading (CID 7001) of what was done: the analysis."""
+    FINDING = Code("121071", "DCM", "Finding")
+    """A paragraph on one image (CID 7002)."""
+    IMPRESSION = Code("121073", "DCM", "Impression")
+    """The answer for the study (CID 7002)."""
+    CONCLUSION = Code("121077", "DCM", "Conclusion")
+    """What the answer may not be used for (CID 7002)."""
+    PROCEDURE = Code("121065", "DCM", "Procedure Description")
+    """What analysed the images, and when (CID 7002)."""

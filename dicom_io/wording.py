@@ -7,7 +7,7 @@ from typing import Final
 
 from pydicom.sr.coding import Code
 
-from dicom_io.codes import Assessment, Condition, Presence
+from dicom_io.codes import Assessment, Condition, Heading, Presence
 
 
 class Language(StrEnum):
@@ -34,6 +34,8 @@ class Wording:
         nothing was flagged no word says "normal": it would be read as a rule-out.
     series
         Series Description (0008,103E) by the name of the kind, at most 64 characters.
+    headings
+        Code Meaning (0008,0104) of the concepts of a report in words, at most 64 characters.
     """
 
     code: Code
@@ -44,6 +46,8 @@ class Wording:
     levels: Mapping[Assessment, str]
     triages: Mapping[str, str]
     series: Mapping[str, str]
+    headings: Mapping[Heading, str]
+    analysed: str
     nothing_flagged: str
     both: str
     undetermined: str
@@ -99,6 +103,8 @@ ENGLISH: Final = Wording(
         "pdf": "AI: chest radiograph document (research use only)",
         "not_analysed": "AI: not analysed (research use only)",
     },
+    headings={heading: heading.value.meaning for heading in Heading},
+    analysed="Analysed by {model}, {time}.",
     nothing_flagged="no finding flagged",
     both="{} and {}",
     undetermined="undetermined: the model is not sure",
@@ -154,6 +160,17 @@ SPANISH: Final = Wording(
         "pdf": "IA: documento de radiografía de tórax (solo investigación)",
         "not_analysed": "IA: no analizado (solo investigación)",
     },
+    headings={
+        Heading.REPORT: "Informe de diagnóstico por imagen",
+        Heading.FINDINGS: "Hallazgos",
+        Heading.IMPRESSIONS: "Impresiones",
+        Heading.PROCEDURES: "Descripción de los procedimientos actuales",
+        Heading.FINDING: "Hallazgo",
+        Heading.IMPRESSION: "Impresión",
+        Heading.CONCLUSION: "Conclusión",
+        Heading.PROCEDURE: "Descripción del procedimiento",
+    },
+    analysed="Analizado por {model}, {time}.",
     nothing_flagged="ningún hallazgo señalado",
     both="{} y {}",
     undetermined="indeterminado: el modelo no está seguro",
