@@ -15,11 +15,12 @@ from pydicom.uid import UID, ComprehensiveSRStorage
 from dicom_io import uids
 from dicom_io.codes import Anatomy, Document, View
 from dicom_io.errors import InvalidReport
-from dicom_io.identity import SourceImage, put, read_source_image
-from dicom_io.kinds import SERIES, Kind, new_object
+from dicom_io.identity import SourceImage, read_source_image
+from dicom_io.kinds import SERIES, Kind
 from dicom_io.provenance import local_time, sign
 from dicom_io.quiet import quietly
-from dicom_io.values import Algorithm, ClassFinding, ObjectReference, SeriesUID, StudyFindings, StudyUID
+from dicom_io.sr_document import language_item, new_document, observer
+from dicom_io.values import Algorithm, ClassFinding, StudyFindings
 
 _MODALITIES: Final = {"CR": codes.cid29.ComputedRadiography, "DX": codes.cid29.DigitalRadiography}
 _CONTAINS: Final = sr.RelationshipTypeValues.CONTAINS
@@ -49,54 +50,18 @@ def build_structured_report(findings: StudyFindings, *, sop_class: str = Compreh
     if sop_class not in SERIES[Kind.SR].sop_classes:
         raise InvalidReport("A report is a Comprehensive SR or a Comprehensive 3D SR.")
     images = [read_source_image(image.path) for image in findings.images]
-    ds = new_object(Kind.SR, images, result_key=findings.result_key, language=findings.language, sop_class=UID(sop_class))
-    ds.CompletionFlag = "COMPLETE"
-    ds.VerificationFlag = "UNVERIFIED"
-    ds.PreliminaryFlag = "PRELIMINARY"
-    ds.ReferencedPerformedProcedureStepSequence = []
-    ds.PerformedProcedureCodeSequence = []
-    if images[0].requests:
-        ds.ReferencedRequestSequence = images[0].requests
-    if findings.predecessor is not None:
-        ds.PredecessorDocumentsSequence = [_study_reference(images[0].study_uid, [findings.predecessor])]
-    ds.CurrentRequestedProcedureEvidenceSequence = [
-        _study_reference(images[0].study_uid, [image.reference for image in images])
-    ]
     with quietly:  # a source image may have a UID that breaks the rules, and is referred to all the same
-        ds.update(_content(findings, images))
+        root = _content(findings, images)
+    ds = new_document(Kind.SR, findings, images, root=root, sop_class=UID(sop_class))
     sign(ds, local_time(findings.analysed_at, images[0]))
     return ds
 
 
-def _study_reference(study_uid: StudyUID, objects: Sequence[ObjectReference]) -> Dataset:
-    """Hierarchical SOP Instance Reference Macro (PS3.3 C.17.2.1)."""
-    series: dict[SeriesUID, Dataset] = {}
-    for referenced in objects:
-        item = series.setdefault(referenced.series_uid, Dataset())
-        put(item, "SeriesInstanceUID", referenced.series_uid)
-        instance = Dataset()
-        put(instance, "ReferencedSOPClassUID", referenced.sop_class_uid)
-        put(instance, "ReferencedSOPInstanceUID", referenced.sop_instance_uid)
-        item.ReferencedSOPSequence = [*item.get("ReferencedSOPSequence", []), instance]
-    study = Dataset()
-    put(study, "StudyInstanceUID", study_uid)
-    study.ReferencedSeriesSequence = list(series.values())
-    return study
-
-
 def _content(findings: StudyFindings, images: Sequence[SourceImage]) -> Dataset:
-    device = sr.DeviceObserverIdentifyingAttributes(
-        uid=uids.DEVICE_UID,
-        name=uids.MODEL_NAME,
-        manufacturer_name=uids.MANUFACTURER,
-        model_name=uids.MODEL_NAME,
-        serial_number=uids.DEVICE_SERIAL_NUMBER,
-    )
-    observer = sr.ObserverContext(observer_type=codes.DCM.Device, observer_identifying_attributes=device)
     report = sr.MeasurementReport(
-        observation_context=sr.ObservationContext(observer_device_context=observer),
+        observation_context=sr.ObservationContext(observer_device_context=observer()),
         procedure_reported=Document.IMAGING_PROCEDURE.value,
-        language_of_content_item_and_descendants=sr.LanguageOfContentItemAndDescendants(_coded(findings.wording.code)),
+        language_of_content_item_and_descendants=language_item(findings.wording),
         imaging_measurements=[*_groups(findings, images)],
     )
     root: Dataset = report[0]
@@ -201,7 +166,3 @@ def _conclusion(findings: StudyFindings) -> sr.ContainerContentItem:
         ]
     )
     return container
-
-
-def _coded(code: Any) -> sr.CodedConcept:
-    return sr.CodedConcept.from_code(code)

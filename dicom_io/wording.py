@@ -151,7 +151,7 @@ SPANISH: Final = Wording(
     triages={"urgent": "urgente", "high": "alto", "routine": "rutina", "none": "ninguno"},
     series={
         "sr": "IA: informe de radiografía de tórax (solo investigación)",
-        "text_sr": "IA: informe de radiografía de tórax, texto (solo investigación)",
+        "text_sr": "IA: informe de tórax en texto (solo investigación)",
         "capture": "IA: página de radiografía de tórax (solo investigación)",
         "heatmap": "IA: mapa de calor de tórax (solo investigación)",
         "segmentation": "IA: saliencia de radiografía de tórax (solo investigación)",

@@ -246,7 +246,7 @@ def test_times_are_in_the_zone_of_the_image_where_it_names_one(tmp_path: Path) -
 def test_equal_findings_give_equal_bytes_and_no_time_but_theirs(tmp_path: Path) -> None:
     path = radiograph(tmp_path)
     assert encoded(build_structured_report(findings_on(path))) == encoded(build_structured_report(findings_on(path)))
-    known = {"20260304", "045900", "19500102", f"{ANALYSED_AT:%H%M%S.%f}"}
+    known = {"20260304", "045900", "19500102", f"{ANALYSED_AT:%H%M%S.%f}", f"{ANALYSED_AT:%Y%m%d%H%M%S.%f%z}"}
     assert {str(element.value) for element in report_on(path).iterall() if element.VR in {"DA", "TM", "DT"}} == known
 
 
