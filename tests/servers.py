@@ -61,7 +61,7 @@ class Orthanc:
 
 
 @contextmanager
-def orthanc(folder: Path, *, dicom_port: int | None = None) -> Iterator[Orthanc]:
+def orthanc(folder: Path, *, dicom_port: int | None = None, plugins: Sequence[str] = ()) -> Iterator[Orthanc]:
     """Run an Orthanc that keeps its storage in a folder."""
     settings = {
         "Name": "TESTPACS",
@@ -74,7 +74,7 @@ def orthanc(folder: Path, *, dicom_port: int | None = None) -> Iterator[Orthanc]
         "AuthenticationEnabled": False,
         "DicomAlwaysAllowStore": True,
         "DicomAlwaysAllowEcho": True,
-        "Plugins": [],
+        "Plugins": list(plugins),
     }
     (folder / "orthanc").mkdir(exist_ok=True)
     (folder / "orthanc.json").write_text(json.dumps(settings))
