@@ -36,6 +36,8 @@ class Wording:
         Series Description (0008,103E) by the name of the kind, at most 64 characters.
     headings
         Code Meaning (0008,0104) of the concepts of a report in words, at most 64 characters.
+    reasons
+        Why an image is not analysed, by its reason code.
     """
 
     code: Code
@@ -47,7 +49,11 @@ class Wording:
     triages: Mapping[str, str]
     series: Mapping[str, str]
     headings: Mapping[Heading, str]
+    reasons: Mapping[str, str]
     analysed: str
+    decided: str
+    not_analysed: str
+    none_analysed: str
     nothing_flagged: str
     both: str
     undetermined: str
@@ -104,7 +110,39 @@ ENGLISH: Final = Wording(
         "not_analysed": "AI: not analysed (research use only)",
     },
     headings={heading: heading.value.meaning for heading in Heading},
+    reasons={
+        "not_radiograph": "it is no radiograph",
+        "not_human": "it is not of a human",
+        "quality_control": "it is of a test object",
+        "for_processing": "its values are raw, not for presentation",
+        "localizer": "it is a scout view",
+        "derived": "it was made from other images",
+        "multi_frame": "it has more than one frame",
+        "not_monochrome": "it is not in grey values",
+        "body_part_missing": "it does not name the body part",
+        "not_chest": "it is of another body part",
+        "view_missing": "it does not name the view",
+        "not_frontal": "it is no frontal view",
+        "under_age": "the patient is younger than those analysed here",
+        "age_missing": "it does not tell the age of the patient",
+        "contradictory": "its attributes contradict each other",
+        "unreadable": "its attributes cannot be read",
+        "no_pixels": "it has no pixels",
+        "too_small": "it is too small",
+        "too_large": "it is too large",
+        "empty": "hardly anything is to be seen on it",
+        "saturated": "nearly all of it is black or white",
+        "not_like_chest": "its pixels do not look like a frontal chest radiograph",
+        "turned": "its pixels do not stand as it says",
+        "repeated": "it repeats another image",
+        "replaced": "another image took its place",
+        "undecodable": "its pixels cannot be decoded",
+        "not_dicom": "it cannot be read as DICOM",
+    },
     analysed="Analysed by {model}, {time}.",
+    decided="Decided by {model}, {time}.",
+    not_analysed="{image}: not analysed, because {reason}.",
+    none_analysed="AI analysed no image of this study. That says nothing about what the images show.",
     nothing_flagged="no finding flagged",
     both="{} and {}",
     undetermined="undetermined: the model is not sure",
@@ -170,7 +208,39 @@ SPANISH: Final = Wording(
         Heading.CONCLUSION: "Conclusión",
         Heading.PROCEDURE: "Descripción del procedimiento",
     },
+    reasons={
+        "not_radiograph": "no es una radiografía",
+        "not_human": "no es de un ser humano",
+        "quality_control": "es de un objeto de prueba",
+        "for_processing": "sus valores son brutos, no para presentación",
+        "localizer": "es un localizador",
+        "derived": "se obtuvo a partir de otras imágenes",
+        "multi_frame": "tiene más de un fotograma",
+        "not_monochrome": "no está en escala de grises",
+        "body_part_missing": "no indica la parte del cuerpo",
+        "not_chest": "es de otra parte del cuerpo",
+        "view_missing": "no indica la proyección",
+        "not_frontal": "no es una proyección frontal",
+        "under_age": "el paciente es más joven que los analizados aquí",
+        "age_missing": "no indica la edad del paciente",
+        "contradictory": "sus atributos se contradicen",
+        "unreadable": "sus atributos no se pueden leer",
+        "no_pixels": "no tiene píxeles",
+        "too_small": "es demasiado pequeña",
+        "too_large": "es demasiado grande",
+        "empty": "apenas se ve nada en ella",
+        "saturated": "es casi toda negra o blanca",
+        "not_like_chest": "sus píxeles no parecen una radiografía frontal de tórax",
+        "turned": "sus píxeles no están orientados como indica",
+        "repeated": "repite otra imagen",
+        "replaced": "otra imagen ocupó su lugar",
+        "undecodable": "sus píxeles no se pueden decodificar",
+        "not_dicom": "no se puede leer como DICOM",
+    },
     analysed="Analizado por {model}, {time}.",
+    decided="Decidido por {model}, {time}.",
+    not_analysed="{image}: no analizada, porque {reason}.",
+    none_analysed="La IA no analizó ninguna imagen de este estudio. Eso no dice nada de lo que muestran las imágenes.",
     nothing_flagged="ningún hallazgo señalado",
     both="{} y {}",
     undetermined="indeterminado: el modelo no está seguro",
