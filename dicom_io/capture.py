@@ -5,10 +5,10 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 
-from dicom_io.errors import InvalidReport
+from dicom_io.film import Shown
 from dicom_io.identity import SourceImage, put, read_source_image
 from dicom_io.kinds import Kind, new_object
-from dicom_io.page import Shown, draw_page
+from dicom_io.page import draw_page
 from dicom_io.provenance import local_time, sign
 from dicom_io.values import StudyFindings
 
@@ -35,26 +35,37 @@ def build_capture(findings: StudyFindings, *, image: int, pixels: NDArray[np.flo
     InvalidReport
         An image cannot be read or is not of the same patient and study, or the pixels are no image between 0 and 1.
     """
-    if not 0 <= image < len(findings.images):
-        raise InvalidReport("The findings have no such image.")
-    if pixels.ndim != 2 or pixels.size == 0 or not (pixels.min() >= 0 and pixels.max() <= 1):
-        raise InvalidReport("The pixels to be shown are not rows and columns between 0 and 1.")
+    return page_capture(
+        Kind.CAPTURE,
+        findings,
+        Shown(number=image, pixels=pixels),
+        derivation="Image with the results of {} drawn beside it",
+    )
+
+
+def page_capture(kind: Kind, findings: StudyFindings, shown: Shown, *, derivation: str) -> Dataset:
+    """Write the page as a Secondary Capture; see `build_capture`.
+
+    Parameters
+    ----------
+    derivation
+        Derivation Description (0008,2111), with a place for the model.
+    """
+    shown.require_image_of(findings)
     sources = [read_source_image(of_image.path) for of_image in findings.images]
     made_at = local_time(findings.analysed_at, sources[0])
-    page = draw_page(findings, Shown(number=image, pixels=pixels), made_at=made_at)
-    ds = new_object(Kind.CAPTURE, sources, result_key=findings.result_key, language=findings.language)
+    page = draw_page(findings, shown, made_at=made_at)
+    ds = new_object(kind, sources, result_key=findings.result_key, language=findings.language)
     ds.ConversionType = "WSD"
     ds.BodyPartExamined = "CHEST"
     ds.ImageType = ["DERIVED", "SECONDARY"]
     ds.PatientOrientation = None  # the page is no view of the patient; the radiograph on it is only a part
     ds.ImageComments = findings.wording.disclaimer
-    ds.DerivationDescription = (
-        f"Image with the results of {findings.algorithm.name} {findings.algorithm.version} drawn beside it"
-    )
-    ds.SourceImageSequence = [_source(source) for source in sources]
+    ds.DerivationDescription = derivation.format(f"{findings.algorithm.name} {findings.algorithm.version}")
+    ds.SourceImageSequence = [source_item(source) for source in sources]
     # What we draw names nobody; what the radiograph itself shows stays shown.
-    ds.BurnedInAnnotation = "YES" if sources[image].annotated else "NO"
-    if sources[image].lossy:
+    ds.BurnedInAnnotation = "YES" if sources[shown.number].annotated else "NO"
+    if sources[shown.number].lossy:
         ds.LossyImageCompression = "01"
     ds.Rows, ds.Columns, ds.SamplesPerPixel = page.shape
     ds.PhotometricInterpretation = "RGB"
@@ -67,7 +78,7 @@ def build_capture(findings: StudyFindings, *, image: int, pixels: NDArray[np.flo
     return ds
 
 
-def _source(image: SourceImage) -> Dataset:
+def source_item(image: SourceImage) -> Dataset:
     """Item of the Source Image Sequence (PS3.3 C.7.6.1.1.4)."""
     purpose, item = Dataset(), Dataset()
     code = codes.DCM.SourceImageForImageProcessingOperation

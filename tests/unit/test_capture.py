@@ -8,19 +8,24 @@ import numpy as np
 import pydicom
 import pytest
 from numpy.typing import NDArray
+from PIL import ImageFont
 from pydicom.dataset import Dataset
 
 from dicom_io.capture import build_capture
 from dicom_io.codes import Assessment, Condition
 from dicom_io.errors import InvalidReport
+from dicom_io.page import HEIGHT, WIDTH
+from dicom_io.panel import FONT, SMALL, wrapped
 from dicom_io.report import build_structured_report
 from dicom_io.values import ClassFinding, StudyFindings
+from dicom_io.wording import Language
 from tests.studies import ANALYSED_AT, STUDY_UID, findings_on, radiograph
 
-ORANGE, WHITE, BLACK = (230, 159, 0), (240, 243, 247), (0, 0, 0)
-PANEL = slice(960, None)
-HEADLINE = slice(0, 200)
-FOOTER = slice(840, None)
+ORANGE, WHITE, PANEL_COLOUR = (230, 159, 0), (240, 243, 247), (20, 24, 30)
+FILM_WIDTH = 896
+PANEL = slice(FILM_WIDTH, None)
+HEADLINE = slice(0, 180)
+LIMITS = 162
 
 RAMP = np.linspace(0, 1, 300 * 300, dtype=np.float32).reshape(300, 300)
 
@@ -49,19 +54,19 @@ def with_first(findings: StudyFindings, change: Callable[[ClassFinding], ClassFi
 
 def test_the_radiograph_is_shown_whole_and_nothing_is_drawn_on_it(tmp_path: Path) -> None:
     page = page_of(findings_on(radiograph(tmp_path)))
-    shown = page[32:992, :960]
+    top = (len(page) - LIMITS - FILM_WIDTH) // 2
+    shown = page[top : top + FILM_WIDTH, :FILM_WIDTH]
     assert (shown == shown[..., :1]).all()
-    rows = np.arange(960) + 0.5
-    expected = RAMP[np.minimum(rows / 3.2, 299).astype(int)][:, np.minimum(rows / 3.2, 299).astype(int)] * 255
-    assert np.abs(shown[..., 0] - expected).max() <= 2
-    assert not page[:32, :960].any()
-    assert not page[992:, :960].any()
+    places = np.minimum((np.arange(FILM_WIDTH) + 0.5) / FILM_WIDTH * 300, 299).astype(int)
+    assert np.abs(shown[..., 0] - RAMP[places][:, places] * 255).max() <= 2
+    assert not page[:top, :FILM_WIDTH].any()
+    assert not page[top + FILM_WIDTH : -LIMITS, :FILM_WIDTH].any()
 
 
-@pytest.mark.parametrize(("shape", "box"), [((100, 400), (960, 240)), ((400, 100), (256, 1024)), ((2048, 2048), (960, 960))])
+@pytest.mark.parametrize(("shape", "box"), [((100, 400), (896, 224)), ((400, 100), (248, 990)), ((2048, 2048), (896, 896))])
 def test_the_radiograph_keeps_its_aspect(shape: tuple[int, int], box: tuple[int, int], tmp_path: Path) -> None:
     page = page_of(findings_on(radiograph(tmp_path)), pixels=np.ones(shape, np.float32))
-    lit = page[:, :960].any(axis=2)
+    lit = page[:-LIMITS, :FILM_WIDTH].any(axis=2)
     assert (int(lit.any(axis=0).sum()), int(lit.any(axis=1).sum())) == box
 
 
@@ -70,17 +75,17 @@ def test_a_bar_is_as_long_as_the_probability(probability: float, tmp_path: Path)
     findings = with_first(
         findings_on(radiograph(tmp_path)), lambda finding: replace(finding, probability=probability, threshold=None)
     )
-    orange = has_colour(page_of(findings)[200:, PANEL], ORANGE)
-    assert orange.sum(axis=1).max() == pytest.approx(probability * 512, abs=2)
+    orange = has_colour(page_of(findings)[180:, PANEL], ORANGE)
+    assert orange.sum(axis=1).max() == pytest.approx(probability * 592, abs=2)
 
 
 @pytest.mark.parametrize("threshold", [0.2, 0.41, 0.6])
 def test_the_threshold_is_marked_where_it_is(threshold: float, tmp_path: Path) -> None:
     findings = with_first(findings_on(radiograph(tmp_path)), lambda finding: replace(finding, threshold=threshold))
-    panel = page_of(findings)[200:, PANEL]
+    panel = page_of(findings)[180:, PANEL]
     row = has_colour(panel, ORANGE).sum(axis=1).argmax()
     [marks] = np.nonzero(has_colour(panel[row : row + 1], WHITE)[0])
-    assert marks.mean() == pytest.approx(32 + threshold * 512, abs=2)
+    assert marks.mean() == pytest.approx(24 + threshold * 592, abs=2)
 
 
 def test_orange_is_for_what_raises_concern_alone(tmp_path: Path) -> None:
@@ -132,10 +137,55 @@ def test_loss_in_the_radiograph_is_declared(tmp_path: Path) -> None:
     assert capture_of(findings_on(radiograph(tmp_path, LossyImageCompression="01"))).LossyImageCompression == "01"
 
 
-def test_long_words_leave_the_limits_readable(tmp_path: Path) -> None:
-    usual = findings_on(radiograph(tmp_path))
-    page = page_of(replace(usual, impression="word " * 99))
-    assert (page[FOOTER, PANEL] == page_of(usual)[FOOTER, PANEL]).all()
+def test_a_long_sentence_makes_a_longer_page_and_nothing_is_cut(tmp_path: Path) -> None:
+    findings = findings_on(radiograph(tmp_path))
+    usual, longer, longest = (page_of(replace(findings, impression="word " * count)) for count in (1, 99, 100))
+    assert len(usual) == HEIGHT < len(longer)
+    for page in (longer, longest):
+        assert (page[-LIMITS:] == usual[-LIMITS:]).all()
+        assert not (page[-LIMITS - 8 : -LIMITS, PANEL] != PANEL_COLOUR).any()
+    assert longest.shape != longer.shape or (longest != longer).any()
+
+
+@pytest.mark.parametrize("language", Language)
+@pytest.mark.parametrize("assessment", Assessment)
+def test_every_word_keeps_to_its_place(language: Language, assessment: Assessment, tmp_path: Path) -> None:
+    findings = findings_on(
+        *(radiograph(tmp_path, number=number) for number in (1, 2, 3)),
+        language=language,
+        assessment=assessment,
+        impression="antidisestablishmentarianism" * 3,
+    )
+    unsure = replace(findings, images=tuple(replace(image, undetermined=True) for image in findings.images))
+    for page in (page_of(findings), page_of(unsure), page_of(findings, image=2)):
+        assert (page[:-LIMITS, FILM_WIDTH : FILM_WIDTH + 20] == PANEL_COLOUR).all()
+        assert (page[:, -20:] == PANEL_COLOUR).all()
+        assert (page[-LIMITS:, :20] == PANEL_COLOUR).all()
+
+
+def test_capitals_are_nine_pixels_high_where_the_page_is_512_wide() -> None:
+    _, top, _, bottom = ImageFont.truetype(FONT, SMALL).getbbox("E", anchor="ls")
+    assert (bottom - top) * 512 / WIDTH >= 9
+
+
+def test_lines_break_between_words_and_never_before_the_percent_sign() -> None:
+    text = "Normal 10 %, Pneumonia 17 %"
+    width = round(ImageFont.truetype(FONT, SMALL).getlength("Normal 10"))
+    assert wrapped(text, SMALL, width) == ["Normal", "10 %,", "Pneumoni", "a 17 %"]
+    assert "".join(wrapped(text, SMALL, width)).replace(" ", "") == text.replace(" ", "")
+
+
+def test_what_is_flagged_on_an_image_that_is_not_shown_stands_out(tmp_path: Path) -> None:
+    findings = findings_on(*(radiograph(tmp_path, number=number) for number in (1, 2)), assessment=Assessment.UNDETERMINED)
+    assert has_colour(page_of(findings, image=1), ORANGE).sum() > 10_000
+    calm = with_first(findings, lambda finding: replace(finding, present=False))
+    assert not has_colour(page_of(calm, image=1), ORANGE).any()
+
+
+def test_no_flagged_image_is_among_those_that_are_only_counted(tmp_path: Path) -> None:
+    usual = findings_on(*(radiograph(tmp_path, number=number) for number in range(1, 10)))
+    last_flagged = replace(usual, images=(*usual.images[1:], usual.images[0]), assessment=Assessment.UNDETERMINED)
+    assert has_colour(page_of(last_flagged), ORANGE).sum() > 10_000
 
 
 def test_identity_is_that_of_the_report(tmp_path: Path) -> None:
@@ -157,7 +207,7 @@ def test_the_object_says_what_it_is_and_what_it_comes_from(tmp_path: Path) -> No
     assert "lenet5 1.0" in ds.DerivationDescription
     sources = [item.ReferencedSOPInstanceUID for item in ds.SourceImageSequence]
     assert sources == [f"{STUDY_UID}.1.1", f"{STUDY_UID}.2.2"]
-    assert (ds.Rows, ds.Columns, ds.PhotometricInterpretation) == (1024, 1536, "RGB")
+    assert (ds.Rows, ds.Columns, ds.PhotometricInterpretation) == (1152, 1536, "RGB")
 
 
 def test_equal_arguments_give_equal_bytes(tmp_path: Path) -> None:
