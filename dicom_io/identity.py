@@ -37,6 +37,8 @@ _REQUIRED: Final = (
 )
 """Type 2 of the Patient and General Study modules (PS3.3 C.7.1.1, C.7.2.1): always written, empty where unknown."""
 _OPTIONAL: Final = ("IssuerOfPatientID", "StudyDescription")
+COPIED: Final = frozenset({*_REQUIRED, *_OPTIONAL, "StudyInstanceUID", "ReferencedRequestSequence"})
+"""Attributes of our objects whose values are those of the source image."""
 _ORDER: Final = (
     "AccessionNumber",
     "PlacerOrderNumberImagingServiceRequest",

@@ -49,9 +49,11 @@ PREFERRED_SYNTAXES: tuple[str, ...] = (
     JPEGExtended12Bit,
     JPEG2000,
 )
-_MAX_PDU_BYTES = 128 * 1024
+MAX_PDU_BYTES = 128 * 1024
+"""Large images arrive faster in large PDUs than in the usual 16 KB."""
 _GRACE_SECONDS = 5.0
-_STALL_SECONDS = 20.0
+STALL_SECONDS = 20.0
+"""How long a sender may be silent in the middle of something."""
 
 # Private and future storage classes are kept too. pynetdicom offers this only as a switch for the whole process.
 _config.UNRESTRICTED_STORAGE_SERVICE = True
@@ -125,11 +127,11 @@ def listen(
     ae = AE(ae_title=settings.ae_title)
     ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
     ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
-    ae.maximum_pdu_size = _MAX_PDU_BYTES
+    ae.maximum_pdu_size = MAX_PDU_BYTES
     ae.maximum_associations = settings.maximum_associations
     ae.require_calling_aet = list(settings.calling_ae_titles)
     ae.network_timeout = 60
-    ae.acse_timeout = _STALL_SECONDS
+    ae.acse_timeout = STALL_SECONDS
     ae.add_supported_context(Verification)
 
     def store(event: evt.Event) -> int:
@@ -182,7 +184,7 @@ def tune_socket(event: evt.Event) -> None:
         with suppress(OSError):
             transport.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             transport.socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            transport.socket.settimeout(_STALL_SECONDS)
+            transport.socket.settimeout(STALL_SECONDS)
 
 
 def _request_of(event: evt.Event) -> StoreRequest:

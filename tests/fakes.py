@@ -10,6 +10,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
@@ -79,6 +81,14 @@ class FakeEngine:
                 continue
             chosen, set_aside = newest_contents(study.instances)
             yield StudyOutcome(study=study, images=(*map(self._open, chosen), *set_aside))
+
+    def explain(self, pixels: NDArray[np.float32], model: ModelIdentity, label: str) -> NDArray[np.float32] | None:  # noqa: ARG002
+        """See `worker.engine.Engine.explain`: the upper half of every image speaks for every label."""
+        if model != self.model:
+            return None
+        upper = np.zeros((8, 8), np.float32)
+        upper[:4] = 1
+        return upper
 
     def _open(self, instance: StoredInstance) -> ImageOutcome:
         selected = select(instance)

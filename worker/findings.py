@@ -6,9 +6,17 @@ from dataclasses import dataclass
 
 from dicom_io.codes import Assessment, Condition
 from dicom_io.uids import MANUFACTURER
-from dicom_io.values import Algorithm, ClassFinding, ImageFindings, ObjectReference, StudyFindings
+from dicom_io.values import (
+    Algorithm,
+    ClassFinding,
+    ImageFindings,
+    ObjectReference,
+    RefusedImage,
+    RefusedStudy,
+    StudyFindings,
+)
 from dicom_io.wording import Language, Wording, wording_in
-from worker.values import AnalysedStudy, Answer, Triage
+from worker.values import AnalysedStudy, Answer, StudyState, ToldStudy, Triage, UnansweredStudy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +57,35 @@ def result_key(study: AnalysedStudy) -> str:
         parts.append(f"{model.name} {model.version}{' undetermined' if image.answer.undetermined else ''}")
         parts.extend(image.answer.parameters)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def refusal_key(study: UnansweredStudy) -> str:
+    """One name for one refusal: these bytes of these images, for these reasons."""
+    parts = [study.study_uid, "not analysed"]
+    parts += [f"{image.instance.sop_instance_uid} {image.instance.sha256} {image.reason_code}" for image in study.images]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def told_as(study: ToldStudy) -> tuple[str, StudyState]:
+    """The name of what a report tells of a study, and the state the study is in while that holds."""
+    if isinstance(study, AnalysedStudy):
+        return result_key(study), StudyState.ANALYSED
+    return refusal_key(study), StudyState.NOT_ANALYSED
+
+
+def refused_study(
+    study: UnansweredStudy, *, name: str, predecessor: ObjectReference | None, language: Language
+) -> RefusedStudy:
+    """Put a study that was not analysed into what its report says."""
+    return RefusedStudy(
+        images=tuple(
+            RefusedImage(path=image.instance.path, code=image.reason_code, reason=image.reason) for image in study.images
+        ),
+        decided_at=study.decided_at.astimezone(),
+        result_key=name,
+        language=language,
+        predecessor=predecessor,
+    )
 
 
 def study_findings(

@@ -9,6 +9,7 @@ mended by asking again, and every step after store may run twice with the same r
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 
@@ -22,17 +23,26 @@ from worker.db.arrivals import Arrival
 from worker.db.database import Database
 from worker.engine import Engine
 from worker.errors import DatabaseUnavailable
-from worker.findings import result_key
+from worker.findings import told_as
 from worker.log import traceback_of
 from worker.retry import MAX_ATTEMPTS, next_attempt
 from worker.settings import Destination, Settings
 from worker.steps.complete import is_complete
 from worker.steps.deliver import deliver
 from worker.steps.record import conclude
-from worker.steps.report import Pictures, build, keep, wanted
+from worker.steps.report import Maker, Pictures, build, keep, refuse, wanted, wanted_refusals
 from worker.steps.select import PATIENT_CONFLICT, of_one_patient
 from worker.steps.store import describe, store
-from worker.values import AnalysedStudy, ModelIdentity, Output, ReadyStudy, StudyOutcome, StudyState
+from worker.values import (
+    AnalysedStudy,
+    ModelIdentity,
+    Output,
+    ReadyStudy,
+    StudyOutcome,
+    StudyState,
+    ToldStudy,
+    UnansweredStudy,
+)
 
 log = structlog.get_logger()
 
@@ -90,7 +100,8 @@ def advance(parts: Parts) -> bool:
     completed = complete_studies(parts)
     analysed = analyse_studies(parts)
     reported = report_studies(parts)
-    return completed + analysed + reported > 0
+    refused = report_refusals(parts)
+    return completed + analysed + reported + refused > 0
 
 
 def complete_studies(parts: Parts) -> int:
@@ -187,23 +198,23 @@ def _report(study: AnalysedStudy, parts: Parts) -> bool:
     try:
         pictures = Pictures(study, parts.engine)
         for output, receivers in wanted(parts.settings.destinations, study).items():
-            report(study, output, receivers, pictures, parts)
+            report(study, output, receivers, partial(build, study, output, pictures), parts)
     except PermanentDicomError as error:
         return _conclude_report(study, StudyState.FAILED, f"The report cannot be made: {error}", parts)
     except DatabaseUnavailable:
         raise
     except Exception as error:  # noqa: BLE001  the step's boundary: one study's report must not hold up the others
-        where = traceback_of(error)
-        log.error("report.failed", study_id=study.id, error=type(error).__name__, where=where)  # noqa: TRY400  no values
-        reason = f"The report could not be made: {type(error).__name__} at {where}."
-        return _report_later(study, reason, parts)
+        return _report_later(study, error, parts)
     return _conclude_report(study, StudyState.REPORTED, None, parts)
 
 
-def _report_later(study: AnalysedStudy, reason: str, parts: Parts) -> bool:
+def _report_later(study: ToldStudy, error: Exception, parts: Parts) -> bool:
     """Put a report off that could not be made, a full disk for one, or give it up after the last attempt."""
+    where = traceback_of(error)
+    log.error("report.failed", study_id=study.id, error=type(error).__name__, where=where)
+    reason = f"The report could not be made: {type(error).__name__} at {where}."
     again_at = next_attempt(study.attempts + 1, now=parts.clock())
-    if again_at is None:
+    if again_at is None and isinstance(study, AnalysedStudy):
         return _conclude_report(study, StudyState.FAILED, f"{reason} Given up after {study.attempts + 1} attempts.", parts)
     with parts.database.write() as connection:
         analyses.postpone_report(connection, study, until=again_at, reason=reason)
@@ -221,37 +232,62 @@ def _conclude_report(study: AnalysedStudy, state: StudyState, reason: str | None
     return moved
 
 
-def report(study: AnalysedStudy, output: Output, receivers: tuple[str, ...], pictures: Pictures, parts: Parts) -> None:
+def report_refusals(parts: Parts) -> int:
+    """Say why studies were not analysed, to the destinations that want to be told."""
+    told = 0
+    for output, receivers in wanted_refusals(parts.settings.destinations).items():
+        now = parts.clock()
+        with parts.database.read() as connection:
+            due = analyses.unanswered(connection, output, now=now, limit=STUDIES_AT_ONCE, data_dir=parts.data_dir)
+        told += sum(_refuse(study, output, receivers, parts) for study in due)
+    return told
+
+
+def _refuse(study: UnansweredStudy, output: Output, receivers: tuple[str, ...], parts: Parts) -> bool:
+    try:
+        report(study, output, receivers, partial(refuse, study, output), parts)
+    except PermanentDicomError as error:  # the study's end stands, with its reason; only nobody is sent a report of it
+        _skip(study, f"No {output.kind}: {error}", output, parts)
+        with parts.database.write() as connection:
+            analyses.postpone_report(connection, study, until=None, reason=str(error))
+        return False
+    except DatabaseUnavailable:
+        raise
+    except Exception as error:  # noqa: BLE001  the step's boundary: one study's report must not hold up the others
+        return _report_later(study, error, parts)
+    return True
+
+
+def report(study: ToldStudy, output: Output, receivers: tuple[str, ...], make: Maker, parts: Parts) -> None:
     """Make one object of a study, once: the newest report that tells this very result is not made again.
 
     A result that comes back after another one was reported (a model changed and changed back, a film corrected and sent as
     before) is told again, by a report that names the one in between: what the PACS has last is what the database says.
     """
-    key = result_key(study)
+    key, state = told_as(study)
     with parts.database.read() as connection:
         newest = reports.newest(connection, study.id, output)
         told_before = reports.was_made(connection, study.id, output, key)
     made = None
     if newest is None or newest.result_key != key:
         name = f"{key} after {newest.reference.sop_instance_uid}" if newest is not None and told_before else key
-        predecessor = newest.reference if newest is not None else None
-        ds = build(study, output, pictures, name=name, predecessor=predecessor)
+        ds = make(name=name, predecessor=newest.reference if newest is not None else None)
         if ds is None:
-            _skip(study, output, parts)
+            _skip(study, f"No {output.kind}: another model is active by now than the one that answered.", output, parts)
             return
         made = keep(ds, output, result_key=key, data_dir=parts.data_dir)
     with parts.database.write() as connection:
-        if studies.hold(connection, study.id) != (StudyState.ANALYSED, study.generation):
+        if studies.hold(connection, study.id) != (state, study.generation):
             return  # an image came meanwhile: this result is not sent
         if made is not None:
             reports.queue(connection, reports.add(connection, study, made, now=parts.clock()), receivers, now=parts.clock())
         elif newest is not None:
+            reports.keep_current(connection, newest, study)
             reports.queue(connection, newest.id, receivers, now=parts.clock())
 
 
-def _skip(study: AnalysedStudy, output: Output, parts: Parts) -> None:
+def _skip(study: ToldStudy, why: str, output: Output, parts: Parts) -> None:
     """Note that an output was not made: the others are not held up by it."""
-    why = f"No {output.kind}: another model is active by now than the one that answered. 'reprocess' makes it."
     with parts.database.write() as connection:
         events.add(connection, events.OUTPUT_SKIPPED, at=parts.clock(), study_id=study.id, detail=why)
     log.warning("output.skipped", study_id=study.id, kind=output.kind)

@@ -199,6 +199,22 @@ class AnalysedStudy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UnansweredStudy:
+    """A study of which no image was analysed: due for the report that says why."""
+
+    id: StudyId
+    study_uid: StudyUID
+    generation: int
+    attempts: int
+    decided_at: datetime
+    images: tuple[ImageOutcome, ...]
+
+
+ToldStudy = AnalysedStudy | UnansweredStudy
+"""What a report can be made of."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class KnownReport:
     """A report that is in the database."""
 

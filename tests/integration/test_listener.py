@@ -334,7 +334,7 @@ def test_verification_is_offered_beside_storage() -> None:
 
 
 def test_a_sender_that_stops_in_the_middle_of_a_pdu_gives_its_place_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dicom_io.listener._STALL_SECONDS", 0.3)
+    monkeypatch.setattr("dicom_io.listener.STALL_SECONDS", 0.3)
     settings = ListenerSettings(ae_title="CXRWORKER", host="127.0.0.1", port=0, maximum_associations=1)
     with (
         listen(settings, on_store=lambda _request: None, on_refused=lambda *_: None) as listener,

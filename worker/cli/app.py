@@ -76,6 +76,14 @@ def doctor(config: Config = None, as_json: AsJson = False) -> None:
 
 
 @app.command()
+def conformance() -> None:
+    """Print the DICOM Conformance Statement (Markdown, PS3.2 annex N), written from the code."""
+    from worker.conformance import conformance_statement
+
+    print(conformance_statement(), end="")
+
+
+@app.command()
 def serve(config: Config = None) -> None:
     """Receive, analyse, deliver and show the page in one process: the default for one machine. SIGTERM ends it gently."""
     from worker.service import serve

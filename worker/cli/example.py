@@ -43,7 +43,9 @@ port = 8080
 # ae_title = "ORTHANC"
 # host = "127.0.0.1"
 # port = 4242
-# outputs = ["sr", "capture"]           # sr: Structured Report; capture: a picture for viewers that show no SR
+# outputs = ["sr", "capture"]           # sr: Structured Report; capture: a picture for viewers that show no SR; also text_sr,
+#                                       # heatmap, segmentation, presentation_state, key_object, pdf, not_analysed
+# language = "en"                       # of what people read: en or es
 # sr_sop_class = "comprehensive"        # or "comprehensive-3d" (IHE AIR), where the destination takes it
 """
 

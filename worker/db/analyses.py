@@ -4,13 +4,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, and_, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, and_, exists, insert, or_, select, update
 
 from dicom_io.values import SOPInstanceUID, StudyUID
 from worker.db import events
-from worker.db.schema import instances, predictions, studies
+from worker.db.schema import instances, predictions, reports, studies
 from worker.db.studies import triage_rank
-from worker.retry import FIRST_DELAY, LONGEST_DELAY, delay_after
+from worker.retry import FIRST_DELAY, LONGEST_DELAY, MAX_ATTEMPTS, delay_after
 from worker.values import (
     AnalysedStudy,
     Answer,
@@ -19,12 +19,15 @@ from worker.values import (
     InstanceId,
     ModelIdentity,
     ModelRole,
+    Output,
     ReadyStudy,
     StoredInstance,
     StudyId,
     StudyOutcome,
     StudyState,
+    ToldStudy,
     Triage,
+    UnansweredStudy,
 )
 
 _ANSWER_COLUMNS = (
@@ -176,12 +179,59 @@ def analysed(connection: Connection, *, now: datetime, limit: int, data_dir: Pat
     ]
 
 
-def postpone_report(connection: Connection, study: AnalysedStudy, *, until: datetime, reason: str) -> None:
-    """Try to make a study's reports again later."""
+def unanswered(connection: Connection, output: Output, *, now: datetime, limit: int, data_dir: Path) -> list[UnansweredStudy]:
+    """Studies that were not analysed and have no report yet, of this output, that says so; oldest first."""
+    told = exists().where(
+        reports.c.study_id == studies.c.id,
+        reports.c.generation == studies.c.generation,
+        reports.c.kind == output.kind,
+        reports.c.language == output.language,
+    )
+    due = _due(now, StudyState.NOT_ANALYSED) & ~told & (studies.c.attempts < MAX_ATTEMPTS)
+    rows = connection.execute(select(studies).where(due).order_by(studies.c.analysed_at, studies.c.id).limit(limit)).mappings()
+    return [
+        UnansweredStudy(
+            id=StudyId(row["id"]),
+            study_uid=StudyUID(row["study_uid"]),
+            generation=row["generation"],
+            attempts=row["attempts"],
+            decided_at=row["analysed_at"],
+            images=_refused_images(connection, StudyId(row["id"]), data_dir),
+        )
+        for row in rows.all()
+    ]
+
+
+def _refused_images(connection: Connection, study_id: StudyId, data_dir: Path) -> tuple[ImageOutcome, ...]:
+    """The newest content of each image."""
+    set_aside = instances.c.reason_code.in_(["repeated", "replaced"])
+    rows = connection.execute(
+        select(instances).where(instances.c.study_id == study_id, ~set_aside).order_by(instances.c.sop_instance_uid)
+    ).mappings()
+    return tuple(
+        ImageOutcome(
+            instance=_instance(row, data_dir),
+            eligible=bool(row["eligible"]),
+            reason_code=row["reason_code"],
+            reason=row["reason"] or "",
+            answer=None,
+        )
+        for row in rows
+    )
+
+
+def postpone_report(connection: Connection, study: ToldStudy, *, until: datetime | None, reason: str) -> None:
+    """Try to make a study's reports again later; not again, where there is no later."""
+    state = StudyState.ANALYSED if isinstance(study, AnalysedStudy) else StudyState.NOT_ANALYSED
+    values: dict[str, Any] = {"attempts": study.attempts + 1, "next_attempt_at": until}
+    if state is StudyState.ANALYSED:
+        values["reason"] = reason
+    elif until is None:
+        values["attempts"] = MAX_ATTEMPTS
     connection.execute(
         update(studies)
-        .where(studies.c.id == study.id, studies.c.generation == study.generation, studies.c.state == StudyState.ANALYSED)
-        .values(attempts=study.attempts + 1, next_attempt_at=until, reason=reason)
+        .where(studies.c.id == study.id, studies.c.generation == study.generation, studies.c.state == state)
+        .values(**values)
     )
 
 

@@ -87,7 +87,7 @@ def _described(connection: Connection, chosen: Select[Any]) -> list[Listed]:
             "generation": row["generation"],
             "images": [_image(image, answers[row["id"]]) for image in images[row["id"]]],
             "reports": [
-                {key: report[key] for key in ("kind", "sop_instance_uid", "sop_class_uid", "generation")}
+                {key: report[key] for key in ("kind", "language", "sop_instance_uid", "sop_class_uid", "generation")}
                 for report in made[row["id"]]
             ],
             "deliveries": [_delivery(delivery) for delivery in sent[row["id"]]],

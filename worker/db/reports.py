@@ -12,7 +12,6 @@ from worker.db.database import insert_if_absent
 from worker.db.schema import deliveries, reports
 from worker.retry import FIRST_DELAY, LONGEST_DELAY
 from worker.values import (
-    AnalysedStudy,
     DeliveryId,
     DeliveryState,
     DueDelivery,
@@ -21,6 +20,7 @@ from worker.values import (
     Output,
     ReportId,
     StudyId,
+    ToldStudy,
 )
 
 
@@ -39,6 +39,11 @@ def newest(connection: Connection, study_id: StudyId, output: Output) -> KnownRe
         series_uid=SeriesUID(row["series_uid"]),
     )
     return KnownReport(id=ReportId(row["id"]), reference=reference, result_key=row["result_key"])
+
+
+def keep_current(connection: Connection, report: KnownReport, study: ToldStudy) -> None:
+    """Note that a report still tells what a study's newest analysis came to."""
+    connection.execute(update(reports).where(reports.c.id == report.id).values(generation=study.generation))
 
 
 def was_made(connection: Connection, study_id: StudyId, output: Output, result_key: str) -> bool:
@@ -66,7 +71,7 @@ def supersede(connection: Connection, study_id: StudyId, *, why: str, output: Ou
     )
 
 
-def add(connection: Connection, study: AnalysedStudy, report: MadeReport, *, now: datetime) -> ReportId:
+def add(connection: Connection, study: ToldStudy, report: MadeReport, *, now: datetime) -> ReportId:
     """Enter a new report; what was not sent of the output's older ones is not sent any more."""
     supersede(connection, study.id, output=report.output, why="A newer report came before this one was sent.")
     added = insert_if_absent(

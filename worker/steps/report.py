@@ -14,14 +14,16 @@ from pydicom.uid import UID, Comprehensive3DSRStorage, ComprehensiveSRStorage
 
 from dicom_io.capture import build_capture
 from dicom_io.kinds import SERIES, Kind
+from dicom_io.not_analysed import build_not_analysed_report
 from dicom_io.pixels import read_image
 from dicom_io.report import build_structured_report
+from dicom_io.text_report import build_text_report
 from dicom_io.values import ObjectReference, Saliency, SeriesUID, SOPClassUID, SOPInstanceUID, StudyFindings
 from dicom_io.wording import Language
 from worker.files import write_durably
-from worker.findings import MEANINGS, most_telling, most_urgent, study_findings
+from worker.findings import MEANINGS, most_telling, most_urgent, refused_study, study_findings
 from worker.settings import Destination
-from worker.values import AnalysedStudy, MadeReport, ModelIdentity, Output
+from worker.values import AnalysedStudy, MadeReport, ModelIdentity, Output, UnansweredStudy
 
 FOLDER = Path("reports")
 NEED_SALIENCY: Final = frozenset({Kind.HEATMAP, Kind.SEGMENTATION})
@@ -33,6 +35,13 @@ class Explainer(Protocol):
 
     def explain(self, pixels: NDArray[np.float32], model: ModelIdentity, label: str) -> NDArray[np.float32] | None:
         """A map of 0..1 over the whole image; None where other weights than these are at hand."""
+
+
+class Maker(Protocol):
+    """What makes one object under a name; None where it cannot be made now and never will."""
+
+    def __call__(self, *, name: str, predecessor: ObjectReference | None) -> Dataset | None:
+        """Make it."""
 
 
 class Pictures:
@@ -70,6 +79,15 @@ def wanted(destinations: tuple[Destination, ...], study: AnalysedStudy) -> dict[
     return {output: tuple(names) for output, names in receivers.items()}
 
 
+def wanted_refusals(destinations: tuple[Destination, ...]) -> dict[Output, tuple[str, ...]]:
+    """Which destinations are told that and why a study was not analysed, in which language."""
+    receivers: dict[Output, list[str]] = {}
+    for destination in destinations:
+        if Kind.NOT_ANALYSED in destination.outputs:
+            receivers.setdefault(output_of(Kind.NOT_ANALYSED, destination), []).append(destination.name)
+    return {output: tuple(names) for output, names in receivers.items()}
+
+
 def output_of(kind: Kind, destination: Destination) -> Output:
     """What exactly a destination means by a kind."""
     sop_class = SERIES[kind].sop_classes[0]
@@ -99,6 +117,17 @@ def build(
     return _BUILDERS[output.kind](findings, output, pictures)
 
 
+def refuse(study: UnansweredStudy, output: Output, *, name: str, predecessor: ObjectReference | None) -> Dataset:
+    """Make the report that says why a study was not analysed.
+
+    Raises
+    ------
+    dicom_io.errors.Permanent
+        The images do not allow a valid report.
+    """
+    return build_not_analysed_report(refused_study(study, name=name, predecessor=predecessor, language=output.language))
+
+
 def _structured_report(findings: StudyFindings, output: Output, _: Pictures) -> Dataset:
     return build_structured_report(findings, sop_class=UID(output.sop_class_uid))
 
@@ -109,6 +138,7 @@ def _capture(findings: StudyFindings, _: Output, pictures: Pictures) -> Dataset:
 
 _BUILDERS: Final[Mapping[Kind, Callable[[StudyFindings, Output, Pictures], Dataset]]] = {
     Kind.SR: _structured_report,
+    Kind.TEXT_SR: lambda findings, _output, _pictures: build_text_report(findings),
     Kind.CAPTURE: _capture,
 }
 """What is made of a study that has an answer."""
