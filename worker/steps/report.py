@@ -13,6 +13,8 @@ from pydicom.filewriter import dcmwrite
 from pydicom.uid import UID, Comprehensive3DSRStorage, ComprehensiveSRStorage
 
 from dicom_io.capture import build_capture
+from dicom_io.heatmap import build_heatmap
+from dicom_io.key_object import build_key_object
 from dicom_io.kinds import SERIES, Kind
 from dicom_io.not_analysed import build_not_analysed_report
 from dicom_io.pixels import read_image
@@ -136,10 +138,17 @@ def _capture(findings: StudyFindings, _: Output, pictures: Pictures) -> Dataset:
     return build_capture(findings, image=pictures.shown, pixels=pictures.pixels)
 
 
+def _heatmap(findings: StudyFindings, _: Output, pictures: Pictures) -> Dataset:
+    assert pictures.saliency is not None  # noqa: S101  `build` looked
+    return build_heatmap(findings, image=pictures.shown, pixels=pictures.pixels, saliency=pictures.saliency)
+
+
 _BUILDERS: Final[Mapping[Kind, Callable[[StudyFindings, Output, Pictures], Dataset]]] = {
     Kind.SR: _structured_report,
     Kind.TEXT_SR: lambda findings, _output, _pictures: build_text_report(findings),
     Kind.CAPTURE: _capture,
+    Kind.HEATMAP: _heatmap,
+    Kind.KEY_OBJECT: lambda findings, _output, _pictures: build_key_object(findings),
 }
 """What is made of a study that has an answer."""
 
