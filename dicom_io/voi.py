@@ -46,10 +46,10 @@ def modality_values(ds: Dataset, stored: NDArray[np.int32], layout: Layout) -> F
     """
     item = _first_item(ds, "ModalityLUTSequence")
     if item is not None:
-        data, first, _ = _lookup_table(item, signed=layout.signed, name="ModalityLUTSequence")
+        data, first, _ = lookup_table(item, signed=layout.signed, name="ModalityLUTSequence")
         return data[np.clip(stored - first, 0, len(data) - 1)]
-    slope = _number(ds, "RescaleSlope", default=1.0)
-    intercept = _number(ds, "RescaleIntercept", default=0.0)
+    slope = finite_number(ds, "RescaleSlope", default=1.0)
+    intercept = finite_number(ds, "RescaleIntercept", default=0.0)
     if slope is None or intercept is None or slope == 0:
         raise UndecodablePixels("RescaleSlope and RescaleIntercept are not a usable pair of numbers.")
     with np.errstate(over="ignore", invalid="ignore"):
@@ -88,10 +88,10 @@ def display_values(ds: Dataset, values: Floats, counts: Callable[[], NDArray[np.
     """
     item = _first_item(ds, "VOILUTSequence")
     if item is not None:
-        data, first, bits = _lookup_table(item, signed=bool(layout.signed or values.min() < 0), name="VOILUTSequence")
+        data, first, bits = lookup_table(item, signed=bool(layout.signed or values.min() < 0), name="VOILUTSequence")
         index = np.clip(np.rint(values) - first, 0, len(data) - 1).astype(np.int64)
         return np.minimum(data[index] / ((1 << bits) - 1), 1.0), "VOI LUT 1"
-    center, width = _number(ds, "WindowCenter"), _number(ds, "WindowWidth")
+    center, width = finite_number(ds, "WindowCenter"), finite_number(ds, "WindowWidth")
     function = _text(ds, "VOILUTFunction") or "LINEAR"
     if function not in _FUNCTIONS:
         function = "LINEAR"
@@ -170,8 +170,14 @@ def _stretched(values: Floats, counts: NDArray[np.int64]) -> Floats:
     return np.clip((values / scale - low / scale) / (high / scale - low / scale), 0.0, 1.0)
 
 
-def _lookup_table(item: Dataset, *, signed: bool, name: str) -> tuple[Floats, int, int]:
-    """LUT Data, first value mapped and bits per entry (PS3.3 C.11.1.1, C.11.2.1.1)."""
+def lookup_table(item: Dataset, *, signed: bool, name: str) -> tuple[Floats, int, int]:
+    """LUT Data, first value mapped and bits per entry (PS3.3 C.11.1.1, C.11.2.1.1).
+
+    Raises
+    ------
+    UndecodablePixels
+        The item does not hold what its descriptor says.
+    """
     with any_error_as(UndecodablePixels, f"{name} has no readable LUTDescriptor and LUTData."):
         descriptor = [int(part) for part in item["LUTDescriptor"].value]
         raw = item["LUTData"].value
@@ -212,7 +218,7 @@ def _first_item(ds: Dataset, keyword: str) -> Dataset | None:
     return sequence[0]
 
 
-def _number(ds: Dataset, keyword: str, default: float | None = None) -> float | None:
+def finite_number(ds: Dataset, keyword: str, default: float | None = None) -> float | None:
     """First value as a finite number; `default` where the attribute is absent or empty, None where it is not a number."""
     try:
         number = next(iter(numbers(ds, keyword, at_most=1)), default)
