@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 
-from dicom_io.film import Shown
+from dicom_io.film import Shown, require_image
 from dicom_io.identity import SourceImage, put, read_source_image
 from dicom_io.kinds import Kind, new_object
 from dicom_io.page import draw_page
@@ -51,7 +51,7 @@ def page_capture(kind: Kind, findings: StudyFindings, shown: Shown, *, derivatio
     derivation
         Derivation Description (0008,2111), with a place for the model.
     """
-    shown.require_image_of(findings)
+    require_image(findings, shown.number)
     sources = [read_source_image(of_image.path) for of_image in findings.images]
     made_at = local_time(findings.analysed_at, sources[0])
     page = draw_page(findings, shown, made_at=made_at)

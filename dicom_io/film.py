@@ -41,15 +41,16 @@ class Shown:
         if self.saliency is not None:
             require_shares(self.saliency.map)
 
-    def require_image_of(self, findings: StudyFindings) -> None:
-        """Refuse a number that names no image of the findings.
 
-        Raises
-        ------
-        InvalidReport
-        """
-        if not 0 <= self.number < len(findings.images):
-            raise InvalidReport("The findings have no such image.")
+def require_image(findings: StudyFindings, number: int) -> None:
+    """Refuse a number, from 0, that names no image of the findings.
+
+    Raises
+    ------
+    InvalidReport
+    """
+    if not 0 <= number < len(findings.images):
+        raise InvalidReport("The findings have no such image.")
 
 
 def require_shares(values: NDArray[Any]) -> None:

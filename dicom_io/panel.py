@@ -75,7 +75,7 @@ def draw_legend(words: Wording, saliency: Saliency, *, width: int) -> Image.Imag
 
 
 def wrapped(text: str, size: int, width: int) -> list[str]:
-    """Break a text into lines no wider than `width` pixels, within a word only where the word alone is wider, and never before a %."""
+    """Break a text into lines no wider than `width` pixels: never before a %, within a word only where the word is wider."""
     font, lines = _font(size), [""]
     for word in text.replace(" %", _UNBROKEN + "%").split(" "):
         longer = f"{lines[-1]} {word}" if lines[-1] else word
