@@ -92,3 +92,9 @@ class Heading(Enum):
     """What the answer may not be used for (CID 7002)."""
     PROCEDURE = Code("121065", "DCM", "Procedure Description")
     """What analysed the images, and when (CID 7002)."""
+    PARAMETERS = Code("111002", "DCM", "Algorithm Parameters")
+    """Of what analysed them (TID 4019)."""
+    KEY_OBJECT = Code("113000", "DCM", "Of Interest")
+    """Title of a selection of key images (CID 7010)."""
+    KEY_OBJECT_DESCRIPTION = Code("113012", "DCM", "Key Object Description")
+    """Why they were selected (TID 2010)."""

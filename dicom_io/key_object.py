@@ -1,13 +1,13 @@
 """The Key Object Selection: points at the images that raise concern, for viewers that show key images first."""
 
 from pydicom.dataset import Dataset
-from pydicom.sr.codedict import codes
 
+from dicom_io.codes import Heading
 from dicom_io.errors import InvalidReport
 from dicom_io.identity import read_source_image
 from dicom_io.kinds import Kind, new_object
 from dicom_io.provenance import local_time, sign
-from dicom_io.sr_document import coded, container, image_item, language_item, name_evidence, observer, text_item
+from dicom_io.sr_document import image_item, language_item, name_evidence, observer, paragraph, root_item
 from dicom_io.values import StudyFindings
 
 
@@ -36,15 +36,9 @@ def build_key_object(findings: StudyFindings) -> Dataset:
         raise InvalidReport("No image raises concern.")
     ds = new_object(Kind.KEY_OBJECT, images, result_key=findings.result_key, language=findings.language)
     name_evidence(ds, flagged)
-    description = f"{findings.impression} {findings.wording.disclaimer}"
-    items = [
-        *language_item(findings.wording),
-        *observer(),
-        text_item(coded(codes.DCM.KeyObjectDescription), description),
-        *(image_item(image) for image in flagged),
-    ]
-    root = container(coded(codes.DCM.OfInterest), items, template="2010")
-    del root.RelationshipType
-    ds.update(root)
+    words = findings.wording
+    description = paragraph(Heading.KEY_OBJECT_DESCRIPTION, words, f"{findings.impression} {words.disclaimer}")
+    items = [*language_item(words), *observer(), description, *(image_item(image) for image in flagged)]
+    ds.update(root_item(Heading.KEY_OBJECT, words, items, template="2010"))
     sign(ds, local_time(findings.analysed_at, images[0]))
     return ds

@@ -7,7 +7,6 @@ from typing import Protocol
 from highdicom import sr
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
-from pydicom.sr.coding import Code
 from pydicom.uid import UID
 
 from dicom_io import uids
@@ -109,47 +108,40 @@ def observer() -> sr.ObserverContext:
 
 def language_item(words: Wording) -> sr.LanguageOfContentItemAndDescendants:
     """Which language a tree is in (TID 1204)."""
-    return sr.LanguageOfContentItemAndDescendants(coded(words.code))
+    return sr.LanguageOfContentItemAndDescendants(sr.CodedConcept.from_code(words.code))
 
 
 def report_in_words(words: Wording, sections: Sequence[Dataset]) -> Dataset:
     """Root of a report that is read as text (TID 2000 "Basic Diagnostic Imaging Report")."""
-    root = container(coded_heading(Heading.REPORT, words), [*language_item(words), *observer(), *sections], template="2000")
+    return root_item(Heading.REPORT, words, [*language_item(words), *observer(), *sections], template="2000")
+
+
+def root_item(title: Heading, words: Wording, items: Sequence[Dataset], *, template: str) -> Dataset:
+    """The CONTAINER that is the whole tree."""
+    root = section(title, words, items)
     del root.RelationshipType
+    named = Dataset()
+    named.MappingResource, named.TemplateIdentifier = "DCMR", template
+    root.ContentTemplateSequence = [named]
     return root
 
 
 def section(heading: Heading, words: Wording, items: Sequence[Dataset]) -> Dataset:
     """A heading, and what stands under it."""
-    return container(coded_heading(heading, words), items)
-
-
-def paragraph(concept: Heading, words: Wording, text: str, *, about: SourceImage | None = None) -> Dataset:
-    """A paragraph, and the image that it tells of."""
-    item = text_item(coded_heading(concept, words), text)
-    if about is not None:
-        item.ContentSequence = [image_item(about, "INFERRED FROM")]
-    return item
-
-
-def container(name: Dataset, items: Sequence[Dataset], *, template: str | None = None) -> Dataset:
-    """A CONTAINER item."""
     item = _item("CONTAINER", "CONTAINS")
-    item.ConceptNameCodeSequence = [name]
+    item.ConceptNameCodeSequence = [_in_words(heading, words)]
     item.ContinuityOfContent = "SEPARATE"
-    if template is not None:
-        named = Dataset()
-        named.MappingResource, named.TemplateIdentifier = "DCMR", template
-        item.ContentTemplateSequence = [named]
     item.ContentSequence = items
     return item
 
 
-def text_item(name: Dataset, text: str) -> Dataset:
-    """A TEXT item."""
+def paragraph(concept: Heading, words: Wording, text: str, *, about: SourceImage | None = None) -> Dataset:
+    """A paragraph, and the image that it tells of."""
     item = _item("TEXT", "CONTAINS")
-    item.ConceptNameCodeSequence = [name]
+    item.ConceptNameCodeSequence = [_in_words(concept, words)]
     item.TextValue = text
+    if about is not None:
+        item.ContentSequence = [image_item(about, "INFERRED FROM")]
     return item
 
 
@@ -169,14 +161,9 @@ def _item(value_type: str, relationship: str) -> Dataset:
     return item
 
 
-def coded(code: Code) -> sr.CodedConcept:
-    """A code as the item of a code sequence."""
-    return sr.CodedConcept.from_code(code)
-
-
-def coded_heading(heading: Heading, words: Wording) -> sr.CodedConcept:
+def _in_words(heading: Heading, words: Wording) -> sr.CodedConcept:
     """A concept with its meaning in the reader's language (PS3.3 section 8.3)."""
-    return coded(Code(heading.value.value, heading.value.scheme_designator, words.headings[heading]))
+    return sr.CodedConcept(heading.value.value, heading.value.scheme_designator, words.headings[heading])
 
 
 def readable_time(moment: datetime) -> str:

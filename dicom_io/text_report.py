@@ -3,13 +3,12 @@
 from datetime import datetime
 
 from pydicom.dataset import Dataset
-from pydicom.sr.codedict import codes
 
-from dicom_io.codes import Heading
+from dicom_io.codes import Condition, Heading
 from dicom_io.identity import SourceImage, read_source_image
 from dicom_io.kinds import Kind
 from dicom_io.provenance import local_time, sign
-from dicom_io.sr_document import coded, new_document, paragraph, readable_time, report_in_words, section, text_item
+from dicom_io.sr_document import new_document, paragraph, readable_time, report_in_words, section
 from dicom_io.values import Algorithm, ImageFindings, StudyFindings
 from dicom_io.wording import Wording
 
@@ -48,7 +47,8 @@ def build_text_report(findings: StudyFindings) -> Dataset:
 
 def _impressions(findings: StudyFindings) -> list[Dataset]:
     words = findings.wording
-    known = ", ".join(words.conditions[finding.condition] for finding in findings.images[0].findings)
+    asked = [one.condition for one in findings.images[0].findings if one.condition is not Condition.NORMAL]
+    known = ", ".join(words.conditions[condition] for condition in asked)
     limits = f"{words.disclaimer} {words.scope.format(known)} {words.not_ruled_out}"
     return [paragraph(Heading.IMPRESSION, words, findings.impression), paragraph(Heading.CONCLUSION, words, limits)]
 
@@ -74,7 +74,7 @@ def _sentences(image: ImageFindings, words: Wording) -> str:
 def _procedures(algorithm: Algorithm, words: Wording, made_at: datetime) -> list[Dataset]:
     model = f"{algorithm.name} {algorithm.version} ({algorithm.manufacturer})"
     analysed = words.analysed.format(model=model, time=readable_time(made_at))
-    parameters = [text_item(coded(codes.DCM.AlgorithmParameters), parameter) for parameter in algorithm.parameters]
+    parameters = [paragraph(Heading.PARAMETERS, words, parameter) for parameter in algorithm.parameters]
     return [paragraph(Heading.PROCEDURE, words, analysed), *parameters]
 
 

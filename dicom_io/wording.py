@@ -207,6 +207,9 @@ SPANISH: Final = Wording(
         Heading.IMPRESSION: "Impresión",
         Heading.CONCLUSION: "Conclusión",
         Heading.PROCEDURE: "Descripción del procedimiento",
+        Heading.PARAMETERS: "Parámetros del algoritmo",
+        Heading.KEY_OBJECT: "De interés",
+        Heading.KEY_OBJECT_DESCRIPTION: "Descripción del objeto clave",
     },
     reasons={
         "not_radiograph": "no es una radiografía",
