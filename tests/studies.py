@@ -2,6 +2,7 @@
 
 import subprocess
 from datetime import datetime, timedelta, timezone
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from pydicom.dataset import Dataset
 
 from dicom_io.codes import Assessment, Condition
 from dicom_io.quiet import quietly
-from dicom_io.values import Algorithm, ClassFinding, ImageFindings, StudyFindings
+from dicom_io.uids import MODEL_NAME, SOFTWARE_VERSION
+from dicom_io.values import Algorithm, ClassFinding, ImageFindings, RefusedImage, RefusedStudy, StudyFindings
 from tests.factories import dicom_folder, make_dx
 from tests.requirements import need
 
@@ -104,6 +106,66 @@ def findings_on(*paths: Path, version: str = "1.0", **changes: Any) -> StudyFind
 
 def _finding(condition: Condition, probability: float, threshold: float) -> ClassFinding:
     return ClassFinding(condition=condition, probability=probability, present=probability >= threshold, threshold=threshold)
+
+
+def named_radiograph(folder: Path, character_set: str) -> Path:
+    """A radiograph with names in one of `NAMES`, or, for ``missing``, in Latin-1 without saying so."""
+    terms, name = NAMES.get(character_set, NAMES["latin_1"])
+    path = radiograph(folder, SpecificCharacterSet=terms, PatientName=name, ReferringPhysicianName=name)
+    return path if character_set in NAMES else with_bytes(path, b"ISO_IR 100", b" " * 10)
+
+
+def refusal_of(*paths: Path, **changes: Any) -> RefusedStudy:
+    """The first image is lateral, the next one undecodable, and so on; of the last reason nobody has words."""
+    reasons = [("not_frontal", "ViewPosition is LL."), ("undecodable", "PixelData is short."), ("odd", "It is odd.")]
+    usual = {
+        "images": tuple(
+            RefusedImage(path=path, code=reasons[place % 3][0], reason=reasons[place % 3][1])
+            for place, path in enumerate(paths)
+        ),
+        "decided_at": ANALYSED_AT,
+        "result_key": "refusal",
+    }
+    return RefusedStudy(**{**usual, **changes})
+
+
+def encoded(ds: Dataset) -> bytes:
+    """The bytes of a PS3.10 file."""
+    file = BytesIO()
+    pydicom.dcmwrite(file, ds, enforce_file_format=True)
+    return file.getvalue()
+
+
+def reread(ds: Dataset) -> Dataset:
+    """What a receiver makes of an object."""
+    return pydicom.dcmread(BytesIO(encoded(ds)))
+
+
+def tree(item: Dataset, depth: int = 0) -> list[str]:
+    """One line per content item of a Structured Report: relationship, value type, concept, value."""
+
+    def coded(code: Dataset) -> str:
+        return f'({code.CodeValue}, {code.CodingSchemeDesignator}, "{code.CodeMeaning}")'
+
+    match item.ValueType:
+        case "CODE":
+            value = coded(item.ConceptCodeSequence[0])
+        case "NUM":
+            measured = item.MeasuredValueSequence[0]
+            value = f"{measured.NumericValue} {coded(measured.MeasurementUnitsCodeSequence[0])}"
+        case "IMAGE" | "COMPOSITE":
+            value = item.ReferencedSOPSequence[0].ReferencedSOPInstanceUID
+        case "CONTAINER":
+            template = item.get("ContentTemplateSequence", [])
+            value = template[0].TemplateIdentifier if template else item.ContinuityOfContent
+        case _:
+            value = item.get("TextValue") or item.get("UID")
+    name = "".join(coded(code) + " " for code in item.get("ConceptNameCodeSequence", []))
+    line = f"{item.get('RelationshipType', 'ROOT')} {item.ValueType} {name}= {value}"
+    children = [line for child in item.get("ContentSequence", []) for line in tree(child, depth + 1)]
+    for before in ("= ", f"{MODEL_NAME} "):
+        line = line.replace(f"{before}{SOFTWARE_VERSION}", f"{before}our version")
+    return ["  " * depth + line, *children]
 
 
 def complaints(ds: Dataset, folder: Path) -> list[str]:

@@ -22,7 +22,7 @@ from dicom_io.errors import InvalidReport
 from dicom_io.report import build_structured_report
 from dicom_io.uids import DEVICE_UID, SOFTWARE_VERSION
 from dicom_io.values import ClassFinding, ObjectReference, SeriesUID, SOPClassUID, SOPInstanceUID
-from tests.studies import ANALYSED_AT, NAMES, STUDY_UID, findings_on, radiograph, with_bytes
+from tests.studies import ANALYSED_AT, NAMES, STUDY_UID, encoded, findings_on, radiograph, reread, tree, with_bytes
 
 EXPECTED = Path(__file__).parent / "expected"
 
@@ -39,42 +39,8 @@ TYPE_2 = (
 )
 
 
-def encoded(ds: Dataset) -> bytes:
-    file = BytesIO()
-    pydicom.dcmwrite(file, ds, enforce_file_format=True)
-    return file.getvalue()
-
-
-def reread(ds: Dataset) -> Dataset:
-    return pydicom.dcmread(BytesIO(encoded(ds)))
-
-
 def report_on(*paths: Path, **changes: Any) -> Dataset:
     return reread(build_structured_report(findings_on(*paths, **changes)))
-
-
-def tree(item: Dataset, depth: int = 0) -> list[str]:
-    """One line per content item: relationship, value type, concept, value."""
-
-    def coded(code: Dataset) -> str:
-        return f'({code.CodeValue}, {code.CodingSchemeDesignator}, "{code.CodeMeaning}")'
-
-    match item.ValueType:
-        case "CODE":
-            value = coded(item.ConceptCodeSequence[0])
-        case "NUM":
-            measured = item.MeasuredValueSequence[0]
-            value = f"{measured.NumericValue} {coded(measured.MeasurementUnitsCodeSequence[0])}"
-        case "IMAGE":
-            value = item.ReferencedSOPSequence[0].ReferencedSOPInstanceUID
-        case "CONTAINER":
-            template = item.get("ContentTemplateSequence", [])
-            value = template[0].TemplateIdentifier if template else item.ContinuityOfContent
-        case _:
-            value = item.get("TextValue") or item.get("UID")
-    line = f"{item.get('RelationshipType', 'ROOT')} {item.ValueType} {coded(item.ConceptNameCodeSequence[0])} = {value}"
-    children = [line for child in item.get("ContentSequence", []) for line in tree(child, depth + 1)]
-    return ["  " * depth + line.replace(f"= {SOFTWARE_VERSION}", "= our version"), *children]
 
 
 def test_the_tree_is_the_recorded_one(tmp_path: Path) -> None:
