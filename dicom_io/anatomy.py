@@ -28,6 +28,25 @@ _POSITION = frozenset(
     | {"PORTABLE", "MOBILE", "BEDSIDE", "BED", "VIEW", "PROJECTION"}
 )
 _OTHER_VIEW = frozenset({"LAT", "LATERAL", "LL", "RL", "OBL", "OBLIQUE", "DECUB", "DECUBITUS", "LORDOTIC"})
+_ANOTHER_PART = frozenset(
+    {"ABDOMEN", "KUB", "PELVIS", "HIP", "FEMUR", "KNEE", "TIBIA", "LEG", "ANKLE", "FOOT", "TOE", "SHOULDER", "HUMERUS", "ELBOW"}
+    | {
+        "FOREARM",
+        "WRIST",
+        "HAND",
+        "FINGER",
+        "THUMB",
+        "SPINE",
+        "CSPINE",
+        "TSPINE",
+        "LSPINE",
+        "SKULL",
+        "HEAD",
+        "SINUS",
+        "SINUSES",
+    }
+    | {"NECK", "TEETH", "PANORAMIC", "BREAST", "EXTREMITY", "CLAVICLE", "SCAPULA", "STERNUM", "BABYGRAM"}
+)
 
 
 def said(ds: Dataset, keyword: str) -> set[str]:
@@ -70,3 +89,9 @@ def is_described_otherwise(ds: Dataset) -> bool:
     """Whether SeriesDescription speaks of a lateral or oblique view and of no frontal one."""
     described = said(ds, "SeriesDescription")
     return bool(described & _OTHER_VIEW) and not described & _VIEWS.keys()
+
+
+def is_described_as_another_part(ds: Dataset) -> bool:
+    """Whether series, study or protocol are named after another part of the body, and not after the chest."""
+    described = {word for keyword in ("SeriesDescription", "StudyDescription", "ProtocolName") for word in said(ds, keyword)}
+    return bool(described & _ANOTHER_PART) and not described & _CHEST

@@ -1,11 +1,11 @@
 """The header gate: which image says of itself that it is a frontal chest radiograph of a human, ready to be looked at.
 
-Missing or contradictory attributes are a refusal with a reason, never a guess. Nothing here looks at pixels.
+A wrong or contradictory attribute is a refusal with a reason, never a guess. A header that names no body part or no view leaves
+the image in doubt: its pixels decide, and nothing here looks at pixels.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Final
 
 from pydicom.dataset import Dataset
@@ -16,50 +16,22 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
-from dicom_io.anatomy import chest_by_code, chest_by_name, is_described_otherwise, said, view_by_code, view_by_name
+from dicom_io.age import age_years
+from dicom_io.anatomy import (
+    chest_by_code,
+    chest_by_name,
+    is_described_as_another_part,
+    is_described_otherwise,
+    said,
+    view_by_code,
+    view_by_name,
+)
 from dicom_io.attributes import Unreadable, code_of, integer, items, shown, strings
+from dicom_io.reasons import ReasonCode
+from dicom_io.standing import orientation_of
 from dicom_io.stored import MAX_PIXELS
 
-
-class ReasonCode(StrEnum):
-    """Why an image is analysed or not."""
-
-    ELIGIBLE = "eligible"
-    """A frontal chest radiograph by its own tags."""
-    NOT_RADIOGRAPH = "not_radiograph"
-    """Another modality or SOP class."""
-    NOT_HUMAN = "not_human"
-    """A veterinary image."""
-    QUALITY_CONTROL = "quality_control"
-    """An image of a phantom or test object."""
-    FOR_PROCESSING = "for_processing"
-    """Raw detector values, not meant to be read."""
-    LOCALIZER = "localizer"
-    """A scout view."""
-    DERIVED = "derived"
-    """Made from other images: subtracted, suppressed, reformatted, captured."""
-    MULTI_FRAME = "multi_frame"
-    """More than one frame."""
-    NOT_MONOCHROME = "not_monochrome"
-    """Colour, or more than one sample per pixel."""
-    BODY_PART_MISSING = "body_part_missing"
-    """No tag names the body part."""
-    NOT_CHEST = "not_chest"
-    """Another body part."""
-    VIEW_MISSING = "view_missing"
-    """No tag names the view."""
-    NOT_FRONTAL = "not_frontal"
-    """Lateral, oblique, or another view."""
-    CONTRADICTORY = "contradictory"
-    """Two tags cannot both be true."""
-    UNREADABLE = "unreadable"
-    """A tag that decides cannot be read."""
-    NO_PIXELS = "no_pixels"
-    """There is no pixel data."""
-    TOO_SMALL = "too_small"
-    """A thumbnail."""
-    TOO_LARGE = "too_large"
-    """More pixels than are decoded, or a strip."""
+__all__ = ["MAX_ASPECT", "MIN_SIDE", "SOP_CLASSES", "ReasonCode", "Verdict", "judge"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,11 +39,14 @@ class Verdict:
     """What the tags of one image say about analysing it."""
 
     eligible: bool
+    """Whether it is analysed by its tags alone."""
     code: ReasonCode
     reason: str
     """One sentence for an operator, naming the attribute and what is expected. No values of a patient."""
+    doubtful: bool = False
+    """Nothing speaks against it, but no tag names the chest, or the view: not eligible unless its pixels are."""
     notes: tuple[str, ...] = ()
-    """What lowers the trust in a result on an eligible image."""
+    """What lowers the trust in a result on an image that may be analysed."""
 
 
 MIN_SIDE: Final = 128
@@ -89,6 +64,10 @@ _DERIVED_WORDS = frozenset(
     {"BONE", "SOFT", "TISSUE", "SUBTRACT", "SUBTRACTED", "SUBTRACTION", "SUPPRESSED", "SUPPRESSION", "ENERGY"}
     | {"TOMO", "TOMOSYNTHESIS", "SYNTHETIC", "CAD", "MPR"}
 )
+_SCOUT_WORDS = frozenset({"LOCALIZER", "LOCALISER", "SCOUT", "SCOUTS", "TOPOGRAM", "SCANOGRAM", "SCANOSCOPE", "SURVIEW"})
+_OF_SCANNERS = ("DataCollectionDiameter", "ConvolutionKernel", "GantryDetectorTilt", "RotationDirection")
+"""Attributes of CT images (PS3.3 C.8.2.1) that stay where a scout is sent as a radiograph."""
+_TEST_WORDS = frozenset({"PHANTOM", "SMPTE", "TESTPATTERN", "TESTIMAGE", "FLATFIELD"})
 
 
 class _Refused(Exception):
@@ -97,13 +76,15 @@ class _Refused(Exception):
         self.code, self.reason = code, reason
 
 
-def judge(ds: Dataset) -> Verdict:
+def judge(ds: Dataset, *, minimum_age_years: int = 0) -> Verdict:
     """Decide by the tags alone whether an image is analysed.
 
     Parameters
     ----------
     ds
         Any data set; pixel data may be deferred and is not read.
+    minimum_age_years
+        Patients must be so old; where it is 0 the age is not looked at.
 
     Returns
     -------
@@ -114,10 +95,15 @@ def judge(ds: Dataset) -> Verdict:
     try:
         for check in _CHECKS:
             notes.extend(check(ds))
+        notes.extend(_age(ds, minimum_age_years))
+        silence = _silence(ds)
     except _Refused as refused:
         return Verdict(eligible=False, code=refused.code, reason=refused.reason)
     except Unreadable as unreadable:
         return Verdict(eligible=False, code=ReasonCode.UNREADABLE, reason=str(unreadable))
+    if silence is not None:
+        code, reason = silence
+        return Verdict(eligible=False, code=code, reason=reason, doubtful=True, notes=tuple(notes))
     view = view_by_name(ds) or view_by_code(ds)
     return Verdict(
         eligible=True,
@@ -162,15 +148,27 @@ def _intent(ds: Dataset) -> list[str]:
     intent = strings(ds, "PresentationIntentType")
     if intent not in ((), ("FOR PRESENTATION",)):
         raise _Refused(ReasonCode.FOR_PROCESSING, f"PresentationIntentType is {shown(intent)}; FOR PRESENTATION is expected.")
-    if strings(ds, "QualityControlImage") == ("YES",):
-        raise _Refused(ReasonCode.QUALITY_CONTROL, "QualityControlImage is YES; an image of a patient is expected.")
+    for keyword in ("QualityControlImage", "QualityControlSubject"):
+        if strings(ds, keyword) == ("YES",):
+            raise _Refused(ReasonCode.QUALITY_CONTROL, f"{keyword} is YES; an image of a patient is expected.")
+    for keyword in ("SeriesDescription", "StudyDescription", "ProtocolName"):
+        if said(ds, keyword) & _TEST_WORDS:
+            raise _Refused(ReasonCode.QUALITY_CONTROL, f"{keyword} tells of a test object; an image of a patient is expected.")
     return []
 
 
 def _image_type(ds: Dataset) -> list[str]:
     kind = said(ds, "ImageType")
-    if kind & {"LOCALIZER", "SCOUT"}:
+    if kind & _SCOUT_WORDS:
         raise _Refused(ReasonCode.LOCALIZER, "ImageType says LOCALIZER; a diagnostic image is expected.")
+    for keyword in ("ScanOptions", "SeriesDescription", "ProtocolName"):
+        if said(ds, keyword) & _SCOUT_WORDS:
+            raise _Refused(ReasonCode.LOCALIZER, f"{keyword} tells of a scout; a diagnostic image is expected.")
+    if strings(ds, "RescaleType") == ("HU",):
+        raise _Refused(ReasonCode.LOCALIZER, "RescaleType is HU, the unit of a scanner of slices; a radiograph is expected.")
+    for keyword in _OF_SCANNERS:
+        if keyword in ds:
+            raise _Refused(ReasonCode.LOCALIZER, f"{keyword} is of a scanner of slices; a radiograph is expected.")
     if kind & _DERIVED_WORDS:
         raise _Refused(
             ReasonCode.DERIVED, "ImageType names a subtracted or otherwise processed image; a plain one is expected."
@@ -210,9 +208,9 @@ def _single_grey_frame(ds: Dataset) -> list[str]:
 def _body_part(ds: Dataset) -> list[str]:
     by_name, by_code = chest_by_name(ds), chest_by_code(ds)
     if by_name is None and by_code is None:
-        raise _Refused(
-            ReasonCode.BODY_PART_MISSING, "BodyPartExamined and AnatomicRegionSequence are empty; CHEST or THORAX is expected."
-        )
+        if is_described_as_another_part(ds):
+            raise _Refused(ReasonCode.NOT_CHEST, "A description names another part of the body; CHEST or THORAX is expected.")
+        return []
     if by_name is not None and by_code is not None and by_name != by_code:
         raise _Refused(
             ReasonCode.CONTRADICTORY, "BodyPartExamined and AnatomicRegionSequence name different parts of the body."
@@ -227,7 +225,9 @@ def _body_part(ds: Dataset) -> list[str]:
 def _view(ds: Dataset) -> list[str]:
     by_name, by_code = view_by_name(ds), view_by_code(ds)
     if by_name is None and by_code is None:
-        raise _Refused(ReasonCode.VIEW_MISSING, "ViewPosition and ViewCodeSequence are empty; PA or AP is expected.")
+        if is_described_otherwise(ds):
+            raise _Refused(ReasonCode.NOT_FRONTAL, "SeriesDescription tells of another view; PA or AP is expected.")
+        return []
     if by_name and by_code and by_name != by_code and {by_name, by_code} not in ({"PA", "FRONTAL"}, {"AP", "FRONTAL"}):
         raise _Refused(ReasonCode.CONTRADICTORY, "ViewPosition and ViewCodeSequence name different views.")
     if "OTHER" in (by_name, by_code):
@@ -240,14 +240,38 @@ def _view(ds: Dataset) -> list[str]:
     return ["AP view: often portable or supine, lower trust"] if "AP" in (by_name, by_code) else []
 
 
+def _silence(ds: Dataset) -> tuple[ReasonCode, str] | None:
+    """What the tags leave open of a chest and a frontal view, where they do."""
+    if chest_by_name(ds) is None and chest_by_code(ds) is None:
+        return (
+            ReasonCode.BODY_PART_MISSING,
+            "BodyPartExamined and AnatomicRegionSequence are empty; CHEST or THORAX is expected.",
+        )
+    if view_by_name(ds) is None and view_by_code(ds) is None:
+        return ReasonCode.VIEW_MISSING, "ViewPosition and ViewCodeSequence are empty; PA or AP is expected."
+    return None
+
+
+def _age(ds: Dataset, minimum_years: int) -> list[str]:
+    if minimum_years == 0:
+        return []
+    age = age_years(ds)
+    if age is None:
+        raise _Refused(
+            ReasonCode.AGE_MISSING,
+            f"PatientAge, or PatientBirthDate and StudyDate, are empty; {minimum_years} years or more are expected.",
+        )
+    if age < minimum_years:
+        raise _Refused(ReasonCode.UNDER_AGE, f"The patient is under {minimum_years} years; older patients are expected.")
+    return []
+
+
 def _orientation(ds: Dataset) -> list[str]:
     orientation = strings(ds, "PatientOrientation")
-    if not orientation:
-        return []
-    if len(orientation) != 2 or orientation[0][:1] not in ("L", "R") or orientation[1][:1] not in ("F", "H"):
+    if orientation and orientation_of(ds) is None:
         raise _Refused(
             ReasonCode.CONTRADICTORY,
-            f"PatientOrientation is {shown(orientation)}; L\\F, an upright frontal picture, is expected.",
+            f"PatientOrientation is {shown(orientation)}; one of a frontal picture, such as L\\F, is expected.",
         )
     return []
 

@@ -6,18 +6,23 @@ stored cell -> stored value -> Modality LUT -> VOI LUT or window -> polarity -> 
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from dicom_io.attributes import Unreadable, integers, numbers, strings
+from dicom_io.attributes import Unreadable, integers, numbers, shown, strings
 from dicom_io.header import read_header
 from dicom_io.shutter import Mask, visible_pixels
+from dicom_io.standing import Correction, Standing, orientation_of
 from dicom_io.stored import MAX_PIXELS, Cells, Layout, read_cells, read_layout
 from dicom_io.voi import display_values, is_inverted, modality_values
 
-__all__ = ["MAX_PIXELS", "Image", "image_from", "read_header", "read_image"]
+__all__ = ["AS_TOLD", "MAX_PIXELS", "Correction", "Image", "image_from", "read_header", "read_image"]
+
+AS_TOLD: Final = Correction()
+"""The header is believed."""
 
 _BLOCK_ROWS = 64  # keeps numpy's block of 64-bit indices in the processor's cache
 
@@ -32,13 +37,15 @@ class Image:
     """How it came about: the VOI, loss, shutters, turning. No values of a patient."""
 
 
-def read_image(path: Path) -> Image:
+def read_image(path: Path, correction: Correction = AS_TOLD) -> Image:
     """Read one radiograph.
 
     Parameters
     ----------
     path
         A DICOM file.
+    correction
+        What its pixels told, where it was looked at before.
 
     Raises
     ------
@@ -47,16 +54,18 @@ def read_image(path: Path) -> Image:
     UndecodablePixels
         It can, but its pixels cannot be turned into an image; the message says why.
     """
-    return image_from(read_header(path))
+    return image_from(read_header(path), correction)
 
 
-def image_from(ds: Dataset) -> Image:
+def image_from(ds: Dataset, correction: Correction = AS_TOLD) -> Image:
     """Turn a data set into a picture.
 
     Parameters
     ----------
     ds
         Single frame, monochrome, with Pixel Data in memory or deferred and ``ds.file_meta.TransferSyntaxUID``.
+    correction
+        As for `read_image`.
 
     Returns
     -------
@@ -81,12 +90,14 @@ def image_from(ds: Dataset) -> Image:
         return np.where(padding, 0, _histogram(cells, visible, len(stored)))
 
     table, how = display_values(ds, values, counts, layout)
-    if inverted:
+    if inverted != correction.inverted:
         table = 1.0 - table
     table[padding] = 0.0
     pixels = _look_up(cells, table.astype(np.float32), visible)
-    pixels, turned = _turned(ds, pixels)
-    return Image(pixels=pixels, notes=tuple(note for note in (how, doubt, contradiction, _loss(ds), *shapes, turned) if note))
+    standing = Standing.of(ds, correction)
+    turned = standing.note and f"{standing.note}, PatientOrientation was {shown(orientation_of(ds) or ())}"
+    notes = (how, doubt, contradiction, _loss(ds), *shapes, turned)
+    return Image(pixels=standing.upright(pixels), notes=tuple(note for note in notes if note))
 
 
 def _histogram(cells: Cells, visible: Mask | None, size: int) -> NDArray[np.int64]:
@@ -131,19 +142,3 @@ def _loss(ds: Dataset) -> str | None:
     except Unreadable:  # a note is not worth a film
         ratio = 0.0
     return f"lossy compression {ratio:g}:1" if ratio else "lossy compression"
-
-
-def _turned(ds: Dataset, pixels: NDArray[np.float32]) -> tuple[NDArray[np.float32], str | None]:
-    r"""Bring a frontal picture to PatientOrientation L\F (PS3.3 C.7.6.1.1.1): models and readers know no other."""
-    try:
-        along_row, down = (part[:1] for part in strings(ds, "PatientOrientation"))
-    except (Unreadable, ValueError):  # unreadable, absent or not two: as stored
-        return pixels, None
-    steps = []
-    if along_row == "R" and down in ("F", "H"):
-        pixels, steps = pixels[:, ::-1], ["mirrored"]
-    if down == "H" and along_row in ("L", "R"):
-        pixels, steps = pixels[::-1], [*steps, "turned upside down"]
-    if not steps:
-        return pixels, None
-    return np.ascontiguousarray(pixels), f"{' and '.join(steps)}, PatientOrientation was {along_row}\\{down}"

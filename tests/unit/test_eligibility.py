@@ -15,6 +15,9 @@ from dicom_io.eligibility import ReasonCode, Verdict, judge
 from dicom_io.quiet import quietly
 from tests.factories import make_dx
 
+SILENT_PART: dict[str, Any] = {"BodyPartExamined": None, "AnatomicRegionSequence": None}
+SILENT_VIEW: dict[str, Any] = {"ViewPosition": "", "ViewCodeSequence": None}
+
 
 def coded(value: str) -> Sequence:
     item = Dataset()
@@ -57,6 +60,8 @@ def judged(**attributes: Any) -> Verdict:
         {"PatientOrientation": None},
         {"PatientOrientation": ["R", "F"]},
         {"PatientOrientation": ["L", "FR"]},
+        {"PatientOrientation": ["F", "L"]},
+        {"SeriesDescription": "Thorax pa, testes covered", "PatientName": "PHANTOM^TEST"},
         {"NumberOfFrames": "1"},
         {"PatientSpeciesDescription": "Homo sapiens", "PatientSpeciesCodeSequence": coded("337915000")},
         {"SeriesDescription": "Chest PA/LAT"},
@@ -83,7 +88,13 @@ def test_a_film_whose_tags_say_frontal_chest_is_eligible(attributes: dict[str, A
         ({"PatientBreedDescription": "Beagle"}, ReasonCode.NOT_HUMAN, "breed"),
         ({"AnatomicalOrientationType": "QUADRUPED"}, ReasonCode.NOT_HUMAN, "AnatomicalOrientationType"),
         ({"QualityControlImage": "YES"}, ReasonCode.QUALITY_CONTROL, "QualityControlImage"),
+        ({"QualityControlSubject": "YES"}, ReasonCode.QUALITY_CONTROL, "QualityControlSubject"),
+        ({"SeriesDescription": "chest phantom"}, ReasonCode.QUALITY_CONTROL, "SeriesDescription"),
         ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, ReasonCode.LOCALIZER, "ImageType"),
+        ({"ScanOptions": "SCOUT MODE"}, ReasonCode.LOCALIZER, "ScanOptions"),
+        ({"SeriesDescription": "Topogram 0.6"}, ReasonCode.LOCALIZER, "SeriesDescription"),
+        ({"RescaleType": "HU"}, ReasonCode.LOCALIZER, "RescaleType"),
+        ({"DataCollectionDiameter": "500"}, ReasonCode.LOCALIZER, "DataCollectionDiameter"),
         ({"ImageType": ["DERIVED", "SECONDARY"]}, ReasonCode.DERIVED, "ImageType"),
         ({"ImageType": ["DERIVED", "PRIMARY", "", "SOFT_TISSUE"]}, ReasonCode.DERIVED, "ImageType"),
         (
@@ -96,15 +107,15 @@ def test_a_film_whose_tags_say_frontal_chest_is_eligible(attributes: dict[str, A
         ({"PhotometricInterpretation": "RGB"}, ReasonCode.NOT_MONOCHROME, "PhotometricInterpretation is RGB"),
         ({"PhotometricInterpretation": None}, ReasonCode.NOT_MONOCHROME, "PhotometricInterpretation is missing"),
         ({"SamplesPerPixel": 3}, ReasonCode.NOT_MONOCHROME, "SamplesPerPixel is 3"),
-        ({"BodyPartExamined": None, "AnatomicRegionSequence": None}, ReasonCode.BODY_PART_MISSING, "BodyPartExamined"),
-        ({"BodyPartExamined": "", "AnatomicRegionSequence": Sequence()}, ReasonCode.BODY_PART_MISSING, "BodyPartExamined"),
+        (SILENT_PART | {"StudyDescription": "Knee AP"}, ReasonCode.NOT_CHEST, "description"),
+        (SILENT_VIEW | {"SeriesDescription": "Thorax LATERAL"}, ReasonCode.NOT_FRONTAL, "SeriesDescription"),
+        (SILENT_VIEW | {"PixelData": None}, ReasonCode.NO_PIXELS, "PixelData"),
         ({"BodyPartExamined": "HIP", "AnatomicRegionSequence": None}, ReasonCode.NOT_CHEST, "BodyPartExamined is HIP"),
         ({"BodyPartExamined": "CHESTABDOMEN", "AnatomicRegionSequence": None}, ReasonCode.NOT_CHEST, "CHESTABDOMEN"),
         ({"BodyPartExamined": "CHEST ABDOMEN", "AnatomicRegionSequence": None}, ReasonCode.NOT_CHEST, "CHEST ABDOMEN"),
         ({"BodyPartExamined": "", "AnatomicRegionSequence": coded("29836001")}, ReasonCode.NOT_CHEST, "AnatomicRegionSequence"),
         ({"AnatomicRegionSequence": coded("29836001")}, ReasonCode.CONTRADICTORY, "AnatomicRegionSequence"),
         ({"BodyPartExamined": "HIP"}, ReasonCode.CONTRADICTORY, "BodyPartExamined"),
-        ({"ViewPosition": "", "ViewCodeSequence": None}, ReasonCode.VIEW_MISSING, "ViewPosition"),
         ({"ViewPosition": "LL", "ViewCodeSequence": None}, ReasonCode.NOT_FRONTAL, "ViewPosition is LL"),
         ({"ViewPosition": "AP LORDOTIC", "ViewCodeSequence": None}, ReasonCode.NOT_FRONTAL, "LORDOTIC"),
         ({"ViewPosition": "PA/LAT", "ViewCodeSequence": None}, ReasonCode.NOT_FRONTAL, "PA/LAT"),
@@ -113,7 +124,7 @@ def test_a_film_whose_tags_say_frontal_chest_is_eligible(attributes: dict[str, A
         ({"ViewPosition": "AP"}, ReasonCode.CONTRADICTORY, "ViewPosition"),
         ({"SeriesDescription": "Thorax LATERAL"}, ReasonCode.CONTRADICTORY, "SeriesDescription"),
         ({"PatientOrientation": ["A", "F"]}, ReasonCode.CONTRADICTORY, "PatientOrientation is A\\F"),
-        ({"PatientOrientation": ["F", "L"]}, ReasonCode.CONTRADICTORY, "PatientOrientation"),
+        ({"PatientOrientation": ["F", "H"]}, ReasonCode.CONTRADICTORY, "PatientOrientation"),
         ({"PatientOrientation": "L"}, ReasonCode.CONTRADICTORY, "PatientOrientation"),
         ({"PixelData": None}, ReasonCode.NO_PIXELS, "PixelData"),
         ({"Rows": 127}, ReasonCode.TOO_SMALL, "Rows is 127"),
@@ -128,9 +139,60 @@ def test_any_other_image_is_refused_with_the_attribute_that_decided(
 ) -> None:
     verdict = judged(**attributes)
     assert not verdict.eligible
+    assert not verdict.doubtful
     assert verdict.code is code
     assert named in verdict.reason
     assert verdict.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("attributes", "code", "named"),
+    [
+        (SILENT_PART, ReasonCode.BODY_PART_MISSING, "BodyPartExamined"),
+        ({"BodyPartExamined": "", "AnatomicRegionSequence": Sequence()}, ReasonCode.BODY_PART_MISSING, "BodyPartExamined"),
+        (SILENT_PART | {"StudyDescription": "Chest and abdomen"}, ReasonCode.BODY_PART_MISSING, "BodyPartExamined"),
+        (SILENT_VIEW, ReasonCode.VIEW_MISSING, "ViewPosition"),
+        (SILENT_PART | SILENT_VIEW, ReasonCode.BODY_PART_MISSING, "BodyPartExamined"),
+    ],
+)
+def test_an_image_whose_tags_name_no_chest_or_no_view_is_left_to_its_pixels(
+    attributes: dict[str, Any], code: ReasonCode, named: str
+) -> None:
+    verdict = judged(**attributes, BurnedInAnnotation="YES")
+    assert (verdict.eligible, verdict.doubtful, verdict.code) == (False, True, code)
+    assert named in verdict.reason
+    assert verdict.notes == ("BurnedInAnnotation is YES",)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "code"),
+    [
+        ({"PatientAge": "018Y"}, ReasonCode.ELIGIBLE),
+        ({"PatientAge": "017Y"}, ReasonCode.UNDER_AGE),
+        ({"PatientAge": "215M"}, ReasonCode.UNDER_AGE),
+        ({"PatientAge": "216M"}, ReasonCode.ELIGIBLE),
+        ({"PatientAge": "900W"}, ReasonCode.UNDER_AGE),
+        ({"PatientAge": "003D"}, ReasonCode.UNDER_AGE),
+        ({"PatientAge": "45"}, ReasonCode.AGE_MISSING),
+        ({}, ReasonCode.AGE_MISSING),
+        ({"PatientBirthDate": "20060301", "StudyDate": "20240301"}, ReasonCode.ELIGIBLE),
+        ({"PatientBirthDate": "20060302", "StudyDate": "20240301"}, ReasonCode.UNDER_AGE),
+        ({"PatientBirthDate": "20060230", "StudyDate": "20240301"}, ReasonCode.AGE_MISSING),
+        ({"PatientBirthDate": "20230101", "StudyDate": "20240301", "PatientAge": "050Y"}, ReasonCode.UNDER_AGE),
+    ],
+)
+def test_patients_under_the_configured_age_are_refused_and_so_is_an_age_that_nothing_tells(
+    attributes: dict[str, Any], code: ReasonCode
+) -> None:
+    ds = make_dx()
+    for keyword in ("PatientAge", "PatientBirthDate", "StudyDate", "AcquisitionDate", "ContentDate"):
+        if keyword in ds:
+            delattr(ds, keyword)
+    with quietly:
+        for keyword, value in attributes.items():
+            setattr(ds, keyword, value)
+    assert judge(ds, minimum_age_years=18).code is code
+    assert judge(ds).eligible
 
 
 def test_what_lowers_the_trust_is_noted() -> None:
@@ -153,7 +215,18 @@ DECISIVE = sorted(
         *("SOPClassUID", "Modality", "PatientSpeciesDescription", "PatientSpeciesCodeSequence", "AnatomicalOrientationType"),
         *("PresentationIntentType", "QualityControlImage", "ImageType", "DerivationCodeSequence", "DerivationDescription"),
         *("NumberOfFrames", "PhotometricInterpretation", "SamplesPerPixel", "BodyPartExamined", "AnatomicRegionSequence"),
-        *("ViewPosition", "ViewCodeSequence", "SeriesDescription", "PatientOrientation", "Rows", "Columns", "PixelData"),
+        *("QualityControlSubject", "StudyDescription", "ProtocolName", "ScanOptions", "RescaleType", "PatientAge"),
+        *(
+            "PatientBirthDate",
+            "StudyDate",
+            "ViewPosition",
+            "ViewCodeSequence",
+            "SeriesDescription",
+            "PatientOrientation",
+            "Rows",
+            "Columns",
+            "PixelData",
+        ),
     }
 )
 VALUE_REPRESENTATIONS = (
@@ -199,7 +272,7 @@ def test_no_header_brings_the_gate_down(changes: list[Callable[[Dataset], None]]
     ds = make_dx()
     for change in changes:
         change(ds)
-    verdict = judge(ds)
+    verdict = judge(ds, minimum_age_years=18)
     assert verdict.reason.isprintable()
     assert verdict.eligible == (verdict.code is ReasonCode.ELIGIBLE)
 
@@ -211,7 +284,7 @@ def test_no_python_value_brings_the_gate_down(keyword: str, value: Any) -> None:
     if keyword not in ds:
         ds.add_new(keyword, dictionary_VR(keyword), None)
     ds[keyword]._value = value  # noqa: SLF001  past pydicom's own checks, as a broken file gets past them
-    verdict = judge(ds)
+    verdict = judge(ds, minimum_age_years=18)
     assert verdict.reason.isprintable()
 
 

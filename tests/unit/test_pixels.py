@@ -28,6 +28,7 @@ from dicom_io import header
 from dicom_io.errors import NotDicom, UndecodablePixels
 from dicom_io.pixels import MAX_PIXELS, image_from, read_header, read_image
 from dicom_io.quiet import quietly
+from dicom_io.standing import Correction, Standing
 from dicom_io.stored import Layout
 from dicom_io.values import TransferSyntaxUID
 from dicom_io.wrap import Encoding
@@ -270,6 +271,42 @@ def test_a_frontal_picture_is_turned_to_have_the_head_up_and_the_left_side_right
     image = image_from(bare_image(RAMP, PatientOrientation=orientation))
     np.testing.assert_array_equal(image.pixels, straight[::rows, ::columns])
     assert (len(image.notes) == 2) == ((rows, columns) != (1, 1))
+
+
+@pytest.mark.parametrize(
+    ("orientation", "rows", "columns"), [(["F", "L"], 1, 1), (["F", "R"], 1, -1), (["H", "L"], -1, 1), (["H", "R"], -1, -1)]
+)
+def test_a_picture_whose_rows_run_along_the_body_is_stood_up(orientation: list[str], rows: int, columns: int) -> None:
+    stored = RAMP[::rows, ::columns].T
+    image = image_from(bare_image(np.ascontiguousarray(stored), PatientOrientation=orientation))
+    np.testing.assert_array_equal(image.pixels, image_from(bare_image(RAMP)).pixels)
+
+
+@pytest.mark.parametrize("orientation", [[a, b] for a in "LRFH" for b in "LRFH" if (a in "LR") != (b in "LR")] + [None])
+@pytest.mark.parametrize("turns", range(4))
+def test_what_lies_over_the_upright_picture_is_brought_back_over_the_stored_one(
+    orientation: list[str] | None, turns: int
+) -> None:
+    ds = bare_image(RAMP, **({} if orientation is None else {"PatientOrientation": orientation}))
+    standing = Standing.of(ds, Correction(quarter_turns=turns))
+    np.testing.assert_array_equal(standing.as_stored(standing.upright(RAMP)), RAMP)
+
+
+def test_what_the_pixels_told_is_applied_again_when_the_image_is_read_again() -> None:
+    ds = bare_image(RAMP, PixelPaddingValue=int(RAMP[0, 0]))
+    told = image_from(ds).pixels
+    corrected = image_from(ds, Correction(quarter_turns=1, inverted=True)).pixels
+    expected = np.where(RAMP[0, 0] == RAMP, 0, 1 - told)
+    np.testing.assert_allclose(corrected, np.rot90(expected), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("turns", "inverted", "code"), [(0, False, ""), (0, True, "inverted"), (3, True, "inverted turned_270")]
+)
+def test_a_correction_is_written_in_a_word_and_read_back(turns: int, inverted: bool, code: str) -> None:  # noqa: FBT001
+    correction = Correction(quarter_turns=turns, inverted=inverted)
+    assert correction.code == code
+    assert Correction.read(code) == correction
 
 
 def test_an_orientation_of_one_value_turns_nothing() -> None:
