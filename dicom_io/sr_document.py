@@ -7,6 +7,7 @@ from typing import Protocol
 from highdicom import sr
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code
 from pydicom.uid import UID
 
 from dicom_io import uids
@@ -108,7 +109,7 @@ def observer() -> sr.ObserverContext:
 
 def language_item(words: Wording) -> sr.LanguageOfContentItemAndDescendants:
     """Which language a tree is in (TID 1204)."""
-    return sr.LanguageOfContentItemAndDescendants(sr.CodedConcept.from_code(words.code))
+    return sr.LanguageOfContentItemAndDescendants(coded(words.code))
 
 
 def report_in_words(words: Wording, sections: Sequence[Dataset]) -> Dataset:
@@ -164,6 +165,11 @@ def _item(value_type: str, relationship: str) -> Dataset:
 def _in_words(heading: Heading, words: Wording) -> sr.CodedConcept:
     """A concept with its meaning in the reader's language (PS3.3 section 8.3)."""
     return sr.CodedConcept(heading.value.value, heading.value.scheme_designator, words.headings[heading])
+
+
+def coded(code: Code) -> sr.CodedConcept:
+    """A code as the item of a code sequence."""
+    return sr.CodedConcept.from_code(code)
 
 
 def readable_time(moment: datetime) -> str:
