@@ -10,6 +10,7 @@ from dicom_io.identity import SourceImage, put, read_source_image
 from dicom_io.kinds import Kind, new_object
 from dicom_io.page import draw_page
 from dicom_io.provenance import local_time, sign
+from dicom_io.sr_document import coded
 from dicom_io.values import StudyFindings
 
 
@@ -80,10 +81,8 @@ def page_capture(kind: Kind, findings: StudyFindings, shown: Shown, *, derivatio
 
 def source_item(image: SourceImage) -> Dataset:
     """Item of the Source Image Sequence (PS3.3 C.7.6.1.1.4)."""
-    purpose, item = Dataset(), Dataset()
-    code = codes.DCM.SourceImageForImageProcessingOperation
-    purpose.CodeValue, purpose.CodingSchemeDesignator, purpose.CodeMeaning = code.value, code.scheme_designator, code.meaning
+    item = Dataset()
     put(item, "ReferencedSOPClassUID", image.reference.sop_class_uid)
     put(item, "ReferencedSOPInstanceUID", image.reference.sop_instance_uid)
-    item.PurposeOfReferenceCodeSequence = [purpose]
+    item.PurposeOfReferenceCodeSequence = [coded(codes.DCM.SourceImageForImageProcessingOperation)]
     return item

@@ -22,6 +22,7 @@ from dicom_io.panel import (
     wrapped,
     write_line,
 )
+from dicom_io.sr_document import readable_time
 from dicom_io.values import StudyFindings
 
 __all__ = ["FONT", "HEIGHT", "WIDTH", "Pixels", "Shown", "draw_page"]
@@ -66,15 +67,13 @@ def _limits(findings: StudyFindings, made_at: datetime) -> Image.Image:
     """Draw what the page is not, what the model knows, what made it and when, over the whole width."""
     words = findings.wording
     known = ", ".join(words.conditions[finding.condition] for finding in findings.images[0].findings)
-    offset = made_at.strftime("%z")
-    made = f"{made_at:%Y-%m-%d %H:%M} UTC{offset[:3]}:{offset[3:5]}"
     model = words.model.format(f"{findings.algorithm.name} {findings.algorithm.version}")
     lines = [
         (line, colour)
         for text, colour in (
             (words.disclaimer, WHITE),
             (words.scope.format(known), WHITE),
-            (f"{model}, {made}", GREY),
+            (f"{model}, {readable_time(made_at)}", GREY),
         )
         for line in wrapped(text, SMALL, WIDTH - 2 * MARGIN)
     ]
