@@ -13,12 +13,15 @@ from pydicom.filewriter import dcmwrite
 from pydicom.uid import UID, Comprehensive3DSRStorage, ComprehensiveSRStorage
 
 from dicom_io.capture import build_capture
+from dicom_io.document import build_document
 from dicom_io.heatmap import build_heatmap
 from dicom_io.key_object import build_key_object
 from dicom_io.kinds import SERIES, Kind
 from dicom_io.not_analysed import build_not_analysed_report
 from dicom_io.pixels import read_image
+from dicom_io.presentation_state import build_presentation_state
 from dicom_io.report import build_structured_report
+from dicom_io.segmentation import build_segmentation
 from dicom_io.text_report import build_text_report
 from dicom_io.values import ObjectReference, Saliency, SeriesUID, SOPClassUID, SOPInstanceUID, StudyFindings
 from dicom_io.wording import Language
@@ -143,12 +146,24 @@ def _heatmap(findings: StudyFindings, _: Output, pictures: Pictures) -> Dataset:
     return build_heatmap(findings, image=pictures.shown, pixels=pictures.pixels, saliency=pictures.saliency)
 
 
+def _segmentation(findings: StudyFindings, _: Output, pictures: Pictures) -> Dataset:
+    assert pictures.saliency is not None  # noqa: S101  `build` looked
+    return build_segmentation(findings, image=pictures.shown, saliency=pictures.saliency)
+
+
+def _document(findings: StudyFindings, _: Output, pictures: Pictures) -> Dataset:
+    return build_document(findings, image=pictures.shown, pixels=pictures.pixels)
+
+
 _BUILDERS: Final[Mapping[Kind, Callable[[StudyFindings, Output, Pictures], Dataset]]] = {
     Kind.SR: _structured_report,
     Kind.TEXT_SR: lambda findings, _output, _pictures: build_text_report(findings),
     Kind.CAPTURE: _capture,
     Kind.HEATMAP: _heatmap,
+    Kind.SEGMENTATION: _segmentation,
+    Kind.PRESENTATION_STATE: lambda findings, _output, _pictures: build_presentation_state(findings),
     Kind.KEY_OBJECT: lambda findings, _output, _pictures: build_key_object(findings),
+    Kind.PDF: _document,
 }
 """What is made of a study that has an answer."""
 
