@@ -9,10 +9,13 @@ from pydicom.dataset import Dataset
 from pydicom.uid import Comprehensive3DSRStorage, ComprehensiveSRStorage
 
 from dicom_io.capture import build_capture
-from dicom_io.codes import Assessment
+from dicom_io.codes import Assessment, Condition
+from dicom_io.document import build_document
 from dicom_io.errors import InvalidReport
+from dicom_io.heatmap import build_heatmap
 from dicom_io.report import build_structured_report
-from dicom_io.values import ObjectReference, SeriesUID, SOPClassUID, SOPInstanceUID, StudyFindings
+from dicom_io.segmentation import build_segmentation
+from dicom_io.values import ObjectReference, Saliency, SeriesUID, SOPClassUID, SOPInstanceUID, StudyFindings
 from tests.factories import dicom_folder
 from tests.requirements import need
 from tests.studies import NAMES, complaints, findings_on, radiograph, real_radiographs
@@ -22,10 +25,15 @@ INHERITED = (
     "Retired Person Name form",  # a name without "^", as de-identified images have
 )
 
+GREY = np.full((300, 200), 0.5, np.float32)
+SALIENCY = Saliency(condition=Condition.COVID_19, map=np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8))
 OUTPUTS = {
     "comprehensive": build_structured_report,
     "comprehensive-3d": lambda findings: build_structured_report(findings, sop_class=Comprehensive3DSRStorage),
-    "capture": lambda findings: build_capture(findings, image=0, pixels=np.full((300, 200), 0.5, np.float32)),
+    "capture": lambda findings: build_capture(findings, image=0, pixels=GREY),
+    "heatmap": lambda findings: build_heatmap(findings, image=0, pixels=GREY, saliency=SALIENCY),
+    "segmentation": lambda findings: build_segmentation(findings, image=0, saliency=SALIENCY),
+    "pdf": lambda findings: build_document(findings, image=0, pixels=GREY),
 }
 
 
