@@ -22,7 +22,7 @@ from dicom_io.eligibility import SOP_CLASSES, ReasonCode
 from dicom_io.identity import COPIED
 from dicom_io.kinds import SERIES, Kind
 from dicom_io.status import StoreStatus
-from dicom_io.values import SOPInstanceUID, StudyUID
+from dicom_io.values import ObjectReference, SeriesUID, SOPClassUID, SOPInstanceUID, StudyUID
 from dicom_io.wording import Language
 from dicom_io.wrap import Encoding, Exposure, Patient, dx_from_grayscale
 from worker.demo.phantom import synthetic_radiograph
@@ -41,6 +41,12 @@ from worker.values import (
 )
 
 _AT: Final = datetime(2026, 1, 1, tzinfo=UTC)
+_SOMETIMES: Final = frozenset(
+    {"IssuerOfPatientID", "StudyDescription", "ReferencedRequestSequence", "PredecessorDocumentsSequence"}
+)
+"""In the examples, and in other objects where the image states it or an earlier result is superseded."""
+_FOLLOWING: Final = frozenset({"BurnedInAnnotation", "LossyImageCompression", "PatientOrientation", "PresentationLUTShape"})
+"""What says the same of our object as of its image."""
 _STUDY: Final = StudyUID(uids.derived_uid("study", "conformance"))
 
 
@@ -52,9 +58,9 @@ class Attribute:
     keyword: str
     vr: str
     presence: str
-    """ALWAYS, or EMPTY where the example has no value."""
+    """PS3.2's ALWAYS, VNAP (value not always present), ANAP (attribute not always present) or EMPTY."""
     source: str
-    """IMAGE where the value is copied from the source image, AUTO where we make it, CONFIG where a setting decides."""
+    """IMAGE where the value is that of the source image, AUTO where we make it, CONFIG where a setting decides."""
 
 
 def conformance_statement() -> str:
@@ -107,14 +113,20 @@ def _examples() -> Iterator[tuple[Kind, Dataset]]:
             exposure=Exposure(study_uid=_STUDY, taken_at=_AT, accession_number="TEST-A1"),
             encoding=Encoding(bits_stored=8),
         )
+        film.IssuerOfPatientID = "TEST"
         film.save_as(path, enforce_file_format=True)
         study = _analysed(path, film)
         pictures = Pictures(study, _Even)
         destination = Destination(name="pacs", ae_title="PACS", host="127.0.0.1", port=104)
+        earlier = ObjectReference(
+            sop_class_uid=SOPClassUID(SERIES[Kind.SR].sop_classes[0]),
+            sop_instance_uid=SOPInstanceUID(uids.derived_uid("instance", "earlier")),
+            series_uid=SeriesUID(uids.derived_uid("series", "earlier")),
+        )
         for kind in SERIES:
             if kind is Kind.NOT_ANALYSED:
-                yield kind, refuse(_unanswered(study), output_of(kind, destination), name="example", predecessor=None)
-            elif ds := build(study, output_of(kind, destination), pictures, name="example", predecessor=None):
+                yield kind, refuse(_unanswered(study), output_of(kind, destination), name="example", predecessor=earlier)
+            elif ds := build(study, output_of(kind, destination), pictures, name="example", predecessor=earlier):
                 yield kind, ds
 
 
@@ -178,7 +190,7 @@ def _attributes(ds: Dataset) -> list[Attribute]:
             tag=f"({element.tag.group:04X},{element.tag.element:04X})",
             keyword=element.keyword,
             vr=element.VR,
-            presence="EMPTY" if element.is_empty else "ALWAYS",
+            presence=_presence(element),
             source=_source(element),
         )
         for element in ds
@@ -186,8 +198,16 @@ def _attributes(ds: Dataset) -> list[Attribute]:
     ]
 
 
+def _presence(element: DataElement) -> str:
+    if element.keyword in _SOMETIMES:
+        return "ANAP"
+    if element.keyword in COPIED - {"StudyInstanceUID"}:
+        return "VNAP"
+    return "EMPTY" if element.is_empty else "ALWAYS"
+
+
 def _source(element: DataElement) -> str:
-    if element.keyword in COPIED:
+    if element.keyword in COPIED | _FOLLOWING and not (element.is_empty and element.keyword in _FOLLOWING):
         return "IMAGE"
     return "CONFIG" if element.keyword == "SeriesDescription" else "AUTO"
 
