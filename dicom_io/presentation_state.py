@@ -22,9 +22,9 @@ from dicom_io.identity import SourceImage, put, read_source_image
 from dicom_io.kinds import Kind, new_object
 from dicom_io.provenance import local_time, sign
 from dicom_io.sr_document import reference
-from dicom_io.stored import read_layout
+from dicom_io.stored import Layout, read_layout
 from dicom_io.values import ImageFindings, SeriesUID, StudyFindings
-from dicom_io.voi import finite_number, is_inverted, lookup_table
+from dicom_io.voi import finite_number, is_inverted, lookup_table, modality_values
 
 _LAYER: Final = "AI"
 _CORNER: Final = ([0.01, 0.01], [0.4, 0.1])
@@ -89,18 +89,18 @@ def _film(image: ImageFindings) -> _Film:
     source = read_source_image(image.path)
     with any_error_as(InvalidReport, "A source image does not say how it is displayed ({})."):
         header = read_header(image.path)
-        signed = read_layout(header).signed
-        shared = _modality(header, signed=signed)
+        layout = read_layout(header)
+        shared = _modality(header, layout)
         shared.PresentationLUTShape = "INVERSE" if is_inverted(header)[0] else "IDENTITY"
-        return _Film(findings=image, source=source, shared=shared, voi=_voi(header, signed=signed))
+        return _Film(findings=image, source=source, shared=shared, voi=_voi(header, layout))
 
 
-def _modality(header: Dataset, *, signed: bool) -> Dataset:
+def _modality(header: Dataset, layout: Layout) -> Dataset:
     """Modality LUT module (PS3.3 C.11.1), empty where the image leaves its values as they are."""
     ds = Dataset()
     if header.get("ModalityLUTSequence"):
         item = header.ModalityLUTSequence[0]
-        ds.ModalityLUTSequence = [_lut(item, signed=signed, name="ModalityLUTSequence")]
+        ds.ModalityLUTSequence = [_lut(item, signed=layout.signed, name="ModalityLUTSequence")]
         ds.ModalityLUTSequence[0].ModalityLUTType = "US"  # unspecified: what it maps to is of no concern here
         return ds
     slope, intercept = finite_number(header, "RescaleSlope", 1.0), finite_number(header, "RescaleIntercept", 0.0)
@@ -110,11 +110,11 @@ def _modality(header: Dataset, *, signed: bool) -> Dataset:
     return ds
 
 
-def _voi(header: Dataset, *, signed: bool) -> Dataset:
+def _voi(header: Dataset, layout: Layout) -> Dataset:
     """The first VOI LUT, else the first window, as `voi.display_values` chooses too (PS3.3 C.11.8)."""
     ds = Dataset()
     if header.get("VOILUTSequence"):
-        negative = signed or (finite_number(header, "RescaleIntercept", 0.0) or 0.0) < 0
+        negative = bool(layout.signed or modality_values(header, layout.cell_values(), layout).min() < 0)
         ds.VOILUTSequence = [_lut(header.VOILUTSequence[0], signed=negative, name="VOILUTSequence")]
         return ds
     center, width = finite_number(header, "WindowCenter"), finite_number(header, "WindowWidth")
