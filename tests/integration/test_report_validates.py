@@ -1,5 +1,8 @@
 import subprocess
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +16,18 @@ from dicom_io.codes import Assessment, Condition
 from dicom_io.document import build_document
 from dicom_io.errors import InvalidReport
 from dicom_io.heatmap import build_heatmap
+from dicom_io.key_object import build_key_object
+from dicom_io.not_analysed import build_not_analysed_report
+from dicom_io.presentation_state import build_presentation_state
 from dicom_io.report import build_structured_report
 from dicom_io.segmentation import build_segmentation
+from dicom_io.text_report import build_text_report
 from dicom_io.values import ObjectReference, Saliency, SeriesUID, SOPClassUID, SOPInstanceUID, StudyFindings
+from dicom_io.wording import Language
 from tests.factories import dicom_folder
+from tests.pixelmed import pixelmed_says
 from tests.requirements import need
-from tests.studies import NAMES, complaints, findings_on, radiograph, real_radiographs
+from tests.studies import NAMES, complaints, findings_on, named_radiograph, radiograph, real_radiographs, refusal_of
 
 INHERITED = (
     "Missing attribute or value that would be needed to build DICOMDIR",  # a type 2 attribute that the source leaves empty
@@ -27,14 +36,32 @@ INHERITED = (
 
 GREY = np.full((300, 200), 0.5, np.float32)
 SALIENCY = Saliency(condition=Condition.COVID_19, map=np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8))
-OUTPUTS = {
+
+
+def not_analysed(findings: StudyFindings) -> Dataset:
+    paths = [image.path for image in findings.images]
+    predecessor, language = findings.predecessor, findings.language
+    return build_not_analysed_report(refusal_of(*paths, predecessor=predecessor, language=language))
+
+
+REPORTS: dict[str, Callable[[StudyFindings], Dataset]] = {
     "comprehensive": build_structured_report,
     "comprehensive-3d": lambda findings: build_structured_report(findings, sop_class=Comprehensive3DSRStorage),
+    "text": build_text_report,
+    "not-analysed": not_analysed,
+    "key-object": build_key_object,
+}
+"""What has a content tree."""
+IN_WORDS = {name: build for name, build in REPORTS.items() if not name.startswith("comprehensive")}
+OUTPUTS: dict[str, Callable[[StudyFindings], Dataset]] = {
+    **REPORTS,
     "capture": lambda findings: build_capture(findings, image=0, pixels=GREY),
     "heatmap": lambda findings: build_heatmap(findings, image=0, pixels=GREY, saliency=SALIENCY),
     "segmentation": lambda findings: build_segmentation(findings, image=0, saliency=SALIENCY),
+    "presentation-state": build_presentation_state,
     "pdf": lambda findings: build_document(findings, image=0, pixels=GREY),
 }
+CHARACTER_SETS = [*NAMES, "missing"]
 
 
 def real_images() -> list[Path]:
@@ -42,11 +69,15 @@ def real_images() -> list[Path]:
 
 
 @pytest.mark.parametrize("output", OUTPUTS)
-@pytest.mark.parametrize("language", NAMES)
-def test_dciodvfy_has_nothing_to_say_of_an_object_in_any_character_set(output: str, language: str, tmp_path: Path) -> None:
-    terms, name = NAMES[language]
-    path = radiograph(tmp_path, SpecificCharacterSet=terms, PatientName=name, ReferringPhysicianName=name)
-    assert complaints(OUTPUTS[output](findings_on(path)), tmp_path) == []
+@pytest.mark.parametrize("character_set", CHARACTER_SETS)
+def test_dciodvfy_has_nothing_to_say_of_an_object_in_any_character_set(output: str, character_set: str, tmp_path: Path) -> None:
+    assert complaints(OUTPUTS[output](findings_on(named_radiograph(tmp_path, character_set))), tmp_path) == []
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_dciodvfy_has_nothing_to_say_of_an_object_in_another_language(output: str, tmp_path: Path) -> None:
+    findings = findings_on(radiograph(tmp_path), language=Language.SPANISH)
+    assert complaints(OUTPUTS[output](findings), tmp_path) == []
 
 
 @pytest.mark.parametrize("output", OUTPUTS)
@@ -98,11 +129,12 @@ def test_dciodvfy_has_nothing_to_say_of_an_object_from_a_real_image_but_what_it_
         assert [line for line in said if not any(reason in line for reason in INHERITED)] == [], path.name
 
 
-def test_any_real_file_gives_a_sound_report_or_a_refusal(tmp_path: Path) -> None:
+@pytest.mark.parametrize("output", ["comprehensive", "not-analysed"])
+def test_any_real_file_gives_a_sound_report_or_a_refusal(output: str, tmp_path: Path) -> None:
     refused = []
     for path in sorted(dicom_folder().glob("*.dcm")):
         try:
-            ds = build_structured_report(findings_on(path))
+            ds = REPORTS[output](findings_on(path))
         except InvalidReport:
             refused.append(path.name)
             continue
@@ -112,9 +144,39 @@ def test_any_real_file_gives_a_sound_report_or_a_refusal(tmp_path: Path) -> None
     assert all(name.startswith("b_") for name in refused)
 
 
-def dumped(findings: StudyFindings, folder: Path) -> str:
+@pytest.fixture(scope="module")
+def validated(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    """What PixelMed says of every report, of made-up and real patients in turn, and of one that is wrong."""
+    folder = tmp_path_factory.mktemp("validated")
+    several = [radiograph(folder), radiograph(folder, number=2, ViewPosition=None, ImagerPixelSpacing=None)]
+    documents = {name: build(findings_on(*several)) for name, build in REPORTS.items()}
+    documents |= {f"{name}-es": build(findings_on(*several, language=Language.SPANISH)) for name, build in IN_WORDS.items()}
+    wrong = build_key_object(findings_on(*several))
+    wrong.ContentSequence[-1].ConceptNameCodeSequence = wrong.ConceptNameCodeSequence
+    (folder / "named").mkdir()
+    patients: dict[str, Callable[[], Path]] = {
+        **{character_set: partial(named_radiograph, folder / "named", character_set) for character_set in CHARACTER_SETS},
+        **{path.stem: partial(Path, path) for path in real_images()},
+    }
+    for (patient, path), (name, build) in zip(patients.items(), cycle(IN_WORDS.items()), strict=False):
+        documents[f"{name}-{patient}"] = build(findings_on(path()))
+    return pixelmed_says({**documents, "wrong": wrong}, folder)
+
+
+def test_pixelmed_finds_no_error_in_any_report(validated: dict[str, list[str]]) -> None:
+    for name, said in validated.items():
+        assert "IOD validation complete" in said, name
+        assert any(line.startswith("Found Root Template TID_") for line in said), name
+        assert name == "wrong" or [line for line in said if line.startswith("Error")] == [], name
+
+
+def test_pixelmed_would_tell_an_error(validated: dict[str, list[str]]) -> None:
+    assert any(line.startswith("Error") for line in validated["wrong"])
+
+
+def dumped(findings: StudyFindings, folder: Path, output: str = "comprehensive") -> str:
     path = folder / "report.dcm"
-    pydicom.dcmwrite(path, build_structured_report(findings), enforce_file_format=True)
+    pydicom.dcmwrite(path, REPORTS[output](findings), enforce_file_format=True)
     return subprocess.run(
         [need("dsrdump"), "--print-all-codes", "--print-long-values", path], capture_output=True, text=True, check=True
     ).stdout
@@ -127,6 +189,25 @@ def test_dsrdump_reads_the_report(tmp_path: Path) -> None:
     assert text.count('CODE:(840544004,SCT,"Suspected COVID-19")') == 2
     assert '=(RID49480,RADLEX,"ACR Category 1 Actionable Finding")' in text
     assert "AI-generated. Not for primary diagnosis. Research use only." in text
+
+
+def test_dsrdump_reads_the_report_in_words(tmp_path: Path) -> None:
+    text = dumped(findings_on(radiograph(tmp_path), radiograph(tmp_path, number=2)), tmp_path, "text")
+    assert text.count('contains TEXT:(121071,DCM,"Finding")') == 2
+    assert "Image 1. COVID-19: present, 73.1 % (threshold 41.0 %)." in text
+    assert text.count("inferred from IMAGE:=(DX image") == 2
+    assert "AI-generated. Not for primary diagnosis. Research use only." in text
+
+
+def test_dsrdump_reads_why_a_study_was_not_analysed(tmp_path: Path) -> None:
+    text = dumped(findings_on(radiograph(tmp_path)), tmp_path, "not-analysed")
+    assert "Image 1 not analysed: it is no frontal view." in text
+
+
+def test_dsrdump_reads_the_key_object(tmp_path: Path) -> None:
+    text = dumped(findings_on(radiograph(tmp_path), radiograph(tmp_path, number=2)), tmp_path, "key-object")
+    assert 'CONTAINER:(113000,DCM,"Of Interest")' in text
+    assert text.count("contains IMAGE:=(DX image") == 1
 
 
 def test_dsrdump_reads_a_report_on_a_real_image(tmp_path: Path) -> None:
