@@ -5,6 +5,7 @@ without that the viewer would show it in another contrast.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,7 +15,7 @@ from pydicom.dataset import Dataset
 from pydicom.valuerep import format_number_as_ds
 
 from dicom_io import uids
-from dicom_io.attributes import strings
+from dicom_io.attributes import Unreadable, integers, strings
 from dicom_io.errors import InvalidReport
 from dicom_io.foreign import any_error_as
 from dicom_io.header import read_header
@@ -30,13 +31,24 @@ _LAYER: Final = "AI"
 _CORNER: Final = ([0.01, 0.01], [0.4, 0.1])
 """Box of the text, left and top, right and bottom, as shares of what is displayed: above the shoulder, clear of the lungs."""
 
+_SHUTTERS: Final = {
+    "RECTANGULAR": (
+        "ShutterLeftVerticalEdge",
+        "ShutterRightVerticalEdge",
+        "ShutterUpperHorizontalEdge",
+        "ShutterLowerHorizontalEdge",
+    ),
+    "CIRCULAR": ("CenterOfCircularShutter", "RadiusOfCircularShutter"),
+    "POLYGONAL": ("VerticesOfThePolygonalShutter",),
+}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Film:
     findings: ImageFindings
     source: SourceImage
     shared: Dataset
-    """What a presentation state holds but once for all its images: Modality LUT and polarity."""
+    """What a presentation state holds but once for all its images: Modality LUT, polarity and shutter."""
     voi: Dataset
     """Item of the Softcopy VOI LUT Sequence, empty where the image has no VOI."""
 
@@ -44,8 +56,8 @@ class _Film:
 def build_presentation_state(findings: StudyFindings) -> Dataset:
     """Write findings beside the lungs of their images, as a presentation state in the study of the images.
 
-    All images are referred to that share Modality LUT and polarity with the first that raises concern, or else with the first:
-    one presentation state cannot hold two of either.
+    It refers to all images that share Modality LUT, polarity and shutter with the first that raises concern, or else with the
+    first: one presentation state cannot hold two of any.
 
     Parameters
     ----------
@@ -92,6 +104,7 @@ def _film(image: ImageFindings) -> _Film:
         layout = read_layout(header)
         shared = _modality(header, layout)
         shared.PresentationLUTShape = "INVERSE" if is_inverted(header)[0] else "IDENTITY"
+        shared.update(_shutter(header))
         return _Film(findings=image, source=source, shared=shared, voi=_voi(header, layout))
 
 
@@ -124,6 +137,19 @@ def _voi(header: Dataset, layout: Layout) -> Dataset:
         ds.WindowCenter, ds.WindowWidth = format_number_as_ds(center), format_number_as_ds(width)
         if exact:
             ds.VOILUTFunction = function
+    return ds
+
+
+def _shutter(header: Dataset) -> Dataset:
+    """The shutter, in black (PS3.3 C.7.6.11, C.11.12); none where a shape cannot be read whole."""
+    ds = Dataset()
+    with suppress(Unreadable):
+        shapes = [shape for shape in strings(header, "ShutterShape") if shape in _SHUTTERS]
+        edges = {keyword: integers(header, keyword) for shape in shapes for keyword in _SHUTTERS[shape]}
+        if edges and all(edges.values()):
+            ds.ShutterShape, ds.ShutterPresentationValue = shapes, 0
+            for keyword, values in edges.items():
+                setattr(ds, keyword, list(values))
     return ds
 
 

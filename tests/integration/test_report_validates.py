@@ -1,7 +1,6 @@
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from itertools import cycle
 from pathlib import Path
 
@@ -154,12 +153,9 @@ def validated(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     wrong = build_key_object(findings_on(*several))
     wrong.ContentSequence[-1].ConceptNameCodeSequence = wrong.ConceptNameCodeSequence
     (folder / "named").mkdir()
-    patients: dict[str, Callable[[], Path]] = {
-        **{character_set: partial(named_radiograph, folder / "named", character_set) for character_set in CHARACTER_SETS},
-        **{path.stem: partial(Path, path) for path in real_images()},
-    }
-    for (patient, path), (name, build) in zip(patients.items(), cycle(IN_WORDS.items()), strict=False):
-        documents[f"{name}-{patient}"] = build(findings_on(path()))
+    for patient, (name, build) in zip([*CHARACTER_SETS, *real_images()], cycle(IN_WORDS.items()), strict=False):
+        path = patient if isinstance(patient, Path) else named_radiograph(folder / "named", patient)
+        documents[f"{name}-{Path(patient).stem}"] = build(findings_on(path))
     return pixelmed_says({**documents, "wrong": wrong}, folder)
 
 

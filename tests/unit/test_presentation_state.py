@@ -14,7 +14,7 @@ from pydicom.uid import GrayscaleSoftcopyPresentationStateStorage
 from dicom_io.errors import InvalidReport
 from dicom_io.presentation_state import build_presentation_state
 from dicom_io.wording import Language, wording_in
-from tests.studies import STUDY_UID, encoded, findings_on, radiograph, reread
+from tests.studies import STUDY_UID, complaints, encoded, findings_on, radiograph, reread
 
 STORED = np.arange(256, dtype=np.uint8).reshape(16, 16)
 CELLS = {"Rows": 16, "Columns": 16, "PixelData": STORED.tobytes(), "WindowCenter": None, "WindowWidth": None}
@@ -148,6 +148,30 @@ def test_a_table_of_bytes_stays_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize("attributes", [{}, {"WindowCenter": "100", "WindowWidth": "0"}, {"WindowCenter": "100"}])
 def test_an_image_without_a_usable_window_gets_none(attributes: dict[str, Any], tmp_path: Path) -> None:
     assert "SoftcopyVOILUTSequence" not in state_on(radiograph(tmp_path, **{**CELLS, **attributes}))
+
+
+RECTANGLE = {
+    "ShutterShape": "RECTANGULAR",
+    "ShutterLeftVerticalEdge": 2,
+    "ShutterRightVerticalEdge": 3,
+    "ShutterUpperHorizontalEdge": 1,
+    "ShutterLowerHorizontalEdge": 4,
+}
+CIRCLE = {"ShutterShape": "CIRCULAR", "CenterOfCircularShutter": [2, 3], "RadiusOfCircularShutter": 2}
+
+
+@pytest.mark.parametrize("shutter", [RECTANGLE, CIRCLE, {**RECTANGLE, **CIRCLE, "ShutterShape": ["RECTANGULAR", "CIRCULAR"]}])
+def test_the_shutter_of_the_image_stays_shut(shutter: dict[str, Any], tmp_path: Path) -> None:
+    ds = state_on(radiograph(tmp_path, **shutter))
+    assert {keyword: ds[keyword].value for keyword in shutter} == shutter
+    assert ds.ShutterPresentationValue == 0
+    assert complaints(ds, tmp_path) == []
+
+
+@pytest.mark.parametrize("lacking", ["ShutterLeftVerticalEdge", "ShutterShape"])
+def test_a_shutter_that_is_not_whole_is_none(lacking: str, tmp_path: Path) -> None:
+    ds = state_on(radiograph(tmp_path, **{**RECTANGLE, lacking: None}))
+    assert not [element.keyword for element in ds if "Shutter" in element.keyword]
 
 
 def test_images_that_one_state_cannot_show_together_are_left_out(tmp_path: Path) -> None:
