@@ -14,11 +14,11 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 from playwright.sync_api import Browser, Locator, Page, sync_playwright
 
 from tests.requirements import lacking, need
-from tests.servers import Orthanc
+from tests.servers import Orthanc, wait_for
 
 OHIF_SETTINGS: Final = {
     "routerBasename": "/",
@@ -48,6 +48,8 @@ OHIF_SETTINGS: Final = {
 
 PATIENCE_SECONDS: Final = 90.0
 """For what the browser is to show: the viewer is large, and a machine without a graphics card may be busy."""
+SAME: Final = 40.0
+"""A picture differs by less from itself as a viewer scales it, by more from one that lacks a single number."""
 SIZE: Final = {"width": 1280, "height": 800}
 
 
@@ -146,10 +148,24 @@ def pick_in_ohif(page: Page, description: str) -> Locator:
     return page.locator("[data-cy=viewport-pane]")
 
 
-def largest_difference(canvas: Locator, picture: NDArray[np.uint8]) -> float:
-    """How far a canvas is from showing a picture whole, in the middle and as large as it fits.
+def wait_until_shown(canvas: Locator, picture: NDArray[np.uint8]) -> None:
+    """Wait until a canvas shows a picture whole, in the middle and as large as it fits; fail with how far from it it stays."""
+    differences: list[float] = []
 
-    Where the viewer writes words of its own, at the upper and the lower edge, is left out.
+    def same() -> bool:
+        differences.append(largest_difference(canvas, picture))
+        return differences[-1] < SAME
+
+    try:
+        wait_for(same, "the picture is shown", seconds=PATIENCE_SECONDS)
+    except AssertionError as error:
+        raise AssertionError(f"{error}; it differs by {differences[-1]:.0f}") from None
+
+
+def largest_difference(canvas: Locator, picture: NDArray[np.uint8]) -> float:
+    """How far a canvas is from showing a picture, wherever within a pixel the viewer puts it.
+
+    Left out is where the viewer has words of its own, at the upper and the lower edge, and the frame of what is selected.
 
     Returns
     -------
@@ -157,8 +173,15 @@ def largest_difference(canvas: Locator, picture: NDArray[np.uint8]) -> float:
         0 to 255, of the square of 8 by 8 pixels and the colour that differ most.
     """
     shown = Image.open(BytesIO(canvas.screenshot())).convert("RGB")
-    scale = min(shown.width / picture.shape[1], shown.height / picture.shape[0])
-    left, top = (picture.shape[1] - shown.width / scale) / 2, (picture.shape[0] - shown.height / scale) / 2
+    half_pixels = (-1, 0, 1)
+    return min(_difference(shown, picture, right, down) for right in half_pixels for down in half_pixels)
+
+
+def _difference(shown: Image.Image, picture: NDArray[np.uint8], right: int, down: int) -> float:
+    """The same, for one place within a pixel: so many half pixels to the right and down."""
+    height, width, _ = picture.shape
+    scale = min(shown.width / width, shown.height / height)
+    left, top = (width - (shown.width + right) / scale) / 2, (height - (shown.height + down) / scale) / 2
     expected = Image.fromarray(picture).transform(
         shown.size, Image.Transform.AFFINE, (1 / scale, 0, left, 0, 1 / scale, top), Image.Resampling.BILINEAR
     )
@@ -167,9 +190,9 @@ def largest_difference(canvas: Locator, picture: NDArray[np.uint8]) -> float:
         for image in (shown, expected)
     ]
     rows = len(squares[0])
-    return float(np.abs(squares[0] - squares[1])[rows // 5 : rows * 92 // 100].max())
+    return float(np.abs(squares[0] - squares[1])[rows // 5 : rows * 92 // 100, 1:-1].max())
 
 
 def keep_picture(page: Page, path: Path) -> None:
-    """Write what the window shows as a small PNG."""
-    Image.open(BytesIO(page.screenshot())).convert("RGB").quantize(128, dither=Image.Dither.NONE).save(path, optimize=True)
+    """Write what the window shows as a PNG, in fewer shades than the eye tells apart, for size."""
+    ImageOps.posterize(Image.open(BytesIO(page.screenshot())).convert("RGB"), 6).save(path, optimize=True)
