@@ -11,8 +11,9 @@ from torch.nn import functional
 from cxr_models.errors import DeviceBusy, InvalidData, NonFiniteOutput
 from cxr_models.forward import reproducible
 from cxr_models.predict import Predictor
+from cxr_models.quicken import channels_last
 from cxr_models.values import Card
-from cxr_models.views import averaged_logits
+from cxr_models.views import all_views, averaged_logits
 
 STEPS = 16
 PIXELS_AT_ONCE = 224 * 224
@@ -113,7 +114,8 @@ def _integrated_gradients(predictor: Predictor, images: Tensor, label: str | Non
     for shares in torch.split((torch.arange(STEPS) + 0.5) / STEPS, max(1, PIXELS_AT_ONCE // images.numel())):
         with torch.enable_grad():
             points = torch.lerp(blank, images, shares.to(images).view(-1, 1, 1, 1, 1)).flatten(0, 1).requires_grad_()
-            answers = averaged_logits(predictor.network, points, card.views).unflatten(0, (-1, len(images)))
-            (slope,) = torch.autograd.grad((answers * chosen).sum(), points)
+            answers = predictor.network(channels_last(all_views(points, card.views)))
+            views = answers.unflatten(0, (-1, len(shares), len(images)))
+            (slope,) = torch.autograd.grad((views.mean(dim=0) * chosen).sum(), points)
         slopes += slope.view(-1, *images.shape).sum(dim=0) / STEPS
     return slopes * (images - blank)

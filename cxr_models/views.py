@@ -27,6 +27,11 @@ def averaged_logits(network: nn.Module, images: Tensor, views: Views) -> Tensor:
     return torch.stack([network(view) for view in _views(images, views)]).mean(dim=0)
 
 
+def all_views(images: Tensor, views: Views) -> Tensor:
+    """Return the views of all images, shape (views x images, 1, side, side): first the first view of each image."""
+    return torch.cat(_views(images, views))
+
+
 def _views(images: Tensor, views: Views) -> list[Tensor]:
     upright = _shifted(images) if views == "shifted" else [images]
     return upright if views == "one" else [view for each in upright for view in (each, each.flip(3))]

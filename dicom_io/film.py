@@ -80,7 +80,7 @@ def draw_film(shown: Shown, room: tuple[int, int]) -> Image.Image:
     rows, columns = shown.pixels.shape
     scale = min(room[0] / columns, room[1] / rows)
     size = max(1, round(columns * scale)), max(1, round(rows * scale))
-    film = as_picture(shown.pixels).resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
+    film = as_picture(shown.pixels).resize(size, Image.Resampling.LANCZOS, reducing_gap=1.2)
     return film if shown.saliency is None else _covered(film, shown.saliency.map)
 
 

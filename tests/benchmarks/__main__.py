@@ -10,9 +10,9 @@ from shutil import which
 
 import torch
 
-from tests.benchmarks import inference, latency, stages, training
+from tests.benchmarks import inference, latency, outputs, stages, training
 
-BENCHMARKS = ("stages", "inference", "training", "latency")
+BENCHMARKS = ("stages", "outputs", "inference", "training", "latency")
 
 
 def main() -> int:
@@ -27,7 +27,7 @@ def main() -> int:
         print("The benchmark latency needs Orthanc and DCMTK: apt-get install orthanc dcmtk", file=sys.stderr)
         return 1
     print(f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, torch {torch.__version__}")
-    for module in (stages, inference, training):
+    for module in (stages, outputs, inference, training):
         if module.__name__.rpartition(".")[2] in names:
             module.run()
     if "latency" in names:

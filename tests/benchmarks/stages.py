@@ -24,34 +24,12 @@ def run() -> None:
     """Time each stage on a 2,500 x 2,048 film of 16 bits, uncompressed."""
     with tempfile.TemporaryDirectory(prefix="cxr-stages-") as name:
         folder = Path(name)
-        ds = make_dx(radiograph(2500, 2048).astype("uint16") * 16)
-        path = write(ds, folder / "film.dcm")
         predictor = Predictor.load("lenet5", device="cpu")
         predictor.warm_up()
+        study = analysed_film(folder, predictor)
+        path = study.images[0].instance.path
         pixels = image_from(read_header(path)).pixels
         tensor = predictor.prepare(pixels)
-        (prediction,) = predictor.predict([tensor])
-        instance = StoredInstance(
-            id=InstanceId(1),
-            sop_instance_uid=SOPInstanceUID(ds.SOPInstanceUID),
-            path=path,
-            sha256="0" * 64,
-            patient_id="TEST-0001",
-            issuer_of_patient_id="",
-            received_at=datetime.now(UTC),
-        )
-        image = ImageOutcome(
-            instance=instance, eligible=True, reason_code="eligible", reason="", answer=answer_of(prediction, predictor.card)
-        )
-        study = AnalysedStudy(
-            id=StudyId(1),
-            study_uid=StudyUID(ds.StudyInstanceUID),
-            generation=1,
-            attempts=0,
-            analysed_at=datetime.now(UTC),
-            triage=Triage.HIGH,
-            images=(image,),
-        )
         engine = LocalEngine(predictor, decode_threads=1)
         (output,) = wanted((), study)
         stages = {
@@ -66,6 +44,34 @@ def run() -> None:
     print(f"one 2500x2048 film, uncompressed, lenet5: {total * 1000:.0f} ms, of which")
     for stage, seconds in stages.items():
         print(f"  {stage:24} {seconds / total:5.0%}  ({seconds * 1000:.1f} ms)")
+
+
+def analysed_film(folder: Path, predictor: Predictor) -> AnalysedStudy:
+    """Write a film and let a model answer."""
+    ds = make_dx(radiograph(2500, 2048).astype("uint16") * 16)
+    path = write(ds, folder / "film.dcm")
+    (prediction,) = predictor.predict([predictor.prepare(image_from(read_header(path)).pixels)])
+    instance = StoredInstance(
+        id=InstanceId(1),
+        sop_instance_uid=SOPInstanceUID(ds.SOPInstanceUID),
+        path=path,
+        sha256="0" * 64,
+        patient_id="TEST-0001",
+        issuer_of_patient_id="",
+        received_at=datetime.now(UTC),
+    )
+    image = ImageOutcome(
+        instance=instance, eligible=True, reason_code="eligible", reason="", answer=answer_of(prediction, predictor.card)
+    )
+    return AnalysedStudy(
+        id=StudyId(1),
+        study_uid=StudyUID(ds.StudyInstanceUID),
+        generation=1,
+        attempts=0,
+        analysed_at=datetime.now(UTC),
+        triage=Triage.HIGH,
+        images=(image,),
+    )
 
 
 def _make(study: AnalysedStudy, output: Output, engine: LocalEngine, folder: Path) -> None:
