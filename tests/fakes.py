@@ -26,7 +26,7 @@ from worker.db import listing
 from worker.db.database import Database
 from worker.pipeline import Parts
 from worker.settings import Destination, Settings
-from worker.steps.select import newest_contents, select
+from worker.steps.select import newest_contents, refused, select
 from worker.values import Answer, ImageOutcome, InstanceId, ModelIdentity, ReadyStudy, StoredInstance, StudyOutcome
 
 NOON = datetime(2031, 5, 20, 12, 0, tzinfo=UTC)
@@ -94,6 +94,8 @@ class FakeEngine:
         selected = select(instance)
         if isinstance(selected, ImageOutcome):
             return selected
+        if selected.verdict.doubtful:
+            return refused(instance, code=selected.verdict.code, reason=selected.verdict.reason)
         uid = instance.sop_instance_uid
         answer = answer_for(self.labels.get(uid, "Normal"), model=self.model, undetermined=uid in self.undetermined)
         return ImageOutcome(

@@ -2,14 +2,15 @@
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Final, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from cxr_models.errors import DeviceBusy
+from cxr_models.gate import FrontalGate
 from cxr_models.predict import Predictor
 from cxr_models.saliency import explain
 from dicom_io.status import is_transient
@@ -37,15 +38,30 @@ class Engine(Protocol):
         """Say what in an image spoke for a label: a map of 0..1 over the whole image; None if the engine has other weights."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gate:
+    """What decides which images are analysed, beside the rules of `dicom_io.eligibility`."""
+
+    minimum_age_years: int = 0
+    pixels: FrontalGate | None = None
+    """Looks at the decoded picture; None where headers alone are believed."""
+
+
+BY_HEADER: Final = Gate()
+
+
 class LocalEngine:
     """Decodes in threads and predicts on one warm model, batching images of different studies into one forward pass.
 
     A shadow model, where there is one, answers after it on the same decoded images.
     """
 
-    def __init__(self, predictor: Predictor, *, decode_threads: int, shadow: Shadow | None = None) -> None:
+    def __init__(
+        self, predictor: Predictor, *, decode_threads: int, gate: Gate = BY_HEADER, shadow: Shadow | None = None
+    ) -> None:
         self.predictor = predictor
         self.shadow = shadow
+        self._gate = gate
         self._pool = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
 
     def analyse(self, studies: Sequence[ReadyStudy]) -> Iterator[StudyOutcome]:
@@ -76,8 +92,10 @@ class LocalEngine:
     def _open(self, instance: StoredInstance) -> PreparedImage | ImageOutcome:
         shadow = None if self.shadow is None else self.shadow.prepare
         try:
-            selected = select(instance)
-            return selected if isinstance(selected, ImageOutcome) else prepare(selected, self.predictor.prepare, shadow=shadow)
+            selected = select(instance, minimum_age_years=self._gate.minimum_age_years)
+            if isinstance(selected, ImageOutcome):
+                return selected
+            return prepare(selected, self.predictor.prepare, gate=self._gate.pixels, shadow=shadow)
         except FileNotFoundError:
             return undecodable(instance, "The received file is gone from the disk: send the image again.")
         except Exception as error:
@@ -99,6 +117,7 @@ class LocalEngine:
                 reason="; ".join(image.notes),
                 answer=answer,
                 shadow=shadow,
+                correction=image.correction,
             )
 
     def _predict(self, tensors: Sequence[torch.Tensor]) -> list[Answer | str]:

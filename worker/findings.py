@@ -55,7 +55,7 @@ def result_key(study: AnalysedStudy) -> str:
         parameters = (image.answer.temperature, sorted(image.answer.thresholds.items()))
         parts.append(f"{image.instance.sop_instance_uid} {image.instance.sha256} {model.weights_sha256} {parameters}")
         parts.append(f"{model.name} {model.version}{' undetermined' if image.answer.undetermined else ''}")
-        parts.extend(image.answer.parameters)
+        parts.extend((*image.answer.parameters, *filter(None, (image.correction.code,))))
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

@@ -4,10 +4,11 @@ import structlog
 import torch
 from sqlalchemy import Connection
 
+from cxr_models.gate import FrontalGate
 from cxr_models.predict import Predictor
 from worker.db import models
 from worker.db.database import Database
-from worker.engine import LocalEngine
+from worker.engine import Gate, LocalEngine
 from worker.register import require_meanings
 from worker.registry import ModelFolder, active_model
 from worker.settings import Settings
@@ -41,6 +42,9 @@ class ModelHolder:
         self._active: Predictor | None = None
         self._shadow = ShadowHolder(settings)
         self._engine: LocalEngine | None = None
+        self._gate = Gate(
+            minimum_age_years=settings.gate.minimum_age_years, pixels=FrontalGate.load() if settings.gate.pixels else None
+        )
 
     def engine(self) -> LocalEngine:
         """The engine of the active model, loaded if need be.
@@ -61,7 +65,8 @@ class ModelHolder:
         shadow = self._shadow.take_up(shadow_wanted, known, active=card)
         if self._engine is None or self._engine.shadow is not shadow:
             self._close_engine()
-            self._engine = LocalEngine(self._active, decode_threads=self._settings.inference.decode_threads, shadow=shadow)
+            threads = self._settings.inference.decode_threads
+            self._engine = LocalEngine(self._active, decode_threads=threads, gate=self._gate, shadow=shadow)
         return self._engine
 
     def close(self) -> None:

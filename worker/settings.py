@@ -68,6 +68,13 @@ class InferenceSettings(Section):
     decode_threads: Annotated[int, Field(ge=1, le=64)] = 2
 
 
+class GateSettings(Section):
+    """Which images are analysed at all."""
+
+    minimum_age_years: Annotated[int, Field(ge=0, le=120)] = 0
+    pixels: bool = True
+
+
 class ScheduleSettings(Section):
     """What runs when. Cron expressions are in local time."""
 
@@ -102,6 +109,7 @@ class Settings(Section):
     database_url: SecretStr = SecretStr("")
     dicom: DicomSettings = DicomSettings()
     study: StudySettings = StudySettings()
+    gate: GateSettings = GateSettings()
     inference: InferenceSettings = InferenceSettings()
     schedule: ScheduleSettings = ScheduleSettings()
     web: WebSettings = WebSettings()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NewType
 
 from dicom_io.kinds import Kind
+from dicom_io.pixels import AS_TOLD, Correction
 from dicom_io.values import ObjectReference, SeriesUID, SOPClassUID, SOPInstanceUID, StudyUID
 from dicom_io.wording import Language
 
@@ -157,6 +158,8 @@ class ImageOutcome:
     answer: Answer | None
     shadow: Answer | str | None = None
     """What the shadow model said, or why it said nothing; None where there is none. Nothing may follow from it."""
+    correction: Correction = AS_TOLD
+    """What the pixels told that the header did not: whoever shows the image applies it again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

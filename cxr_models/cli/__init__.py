@@ -13,6 +13,7 @@ from cxr_models.cli.crossvalidate import crossvalidate
 from cxr_models.cli.data import data
 from cxr_models.cli.evaluate import evaluate
 from cxr_models.cli.explain import explain
+from cxr_models.cli.gate import gate
 from cxr_models.cli.predict import predict
 from cxr_models.cli.search import search
 from cxr_models.cli.show import show
@@ -29,6 +30,7 @@ app = typer.Typer(
 for command in (train, crossvalidate, search, evaluate, predict, explain, show, table):
     app.command()(command)
 app.add_typer(data, name="data")
+app.add_typer(gate, name="gate")
 
 
 def main() -> None:

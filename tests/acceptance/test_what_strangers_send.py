@@ -19,6 +19,7 @@ from tests.servers import Orthanc, Worker, storescu, wait_for
 
 ANALYSED = {
     "chest_fuji_mono1_10_nopreamble.dcm",
+    "chest_nih_dx_nofinding.dcm",
     "chest_philips_rg1_j2ki.dcm",
     "chest_rsna_pa_jpeg.dcm",
     "chest_rsna_pa_jpeg_fakemono1.dcm",
@@ -64,7 +65,7 @@ def test_every_real_file_in_one_go_is_kept_byte_for_byte_and_judged(a_worker: Wo
             assert image["reason"], each.name
             assert image["reason_code"], each.name
     analysed = [image for image in kept.values() if image["predictions"]]
-    assert len(analysed) == 3, "two of the four share one SOP Instance UID, and the newer content counts"
+    assert len(analysed) == 4, "two of the five share one SOP Instance UID, and the newer content counts"
     assert [image["conflict"] for image in kept.values()].count(True) == 1
     need("echoscu")
     assert subprocess.run(["echoscu", "-aec", "CXRWORKER", "127.0.0.1", str(a_worker.port)], check=False).returncode == 0

@@ -102,7 +102,7 @@ def test_answers_of_the_first_release_are_the_active_models_and_sure(empty_datab
         assert tuple(found) == ("active", False, "lenet5")
         row = connection.execute(select(predictions)).mappings().one()
         connection.execute(insert(predictions).values({**row, "id": 2, "role": "shadow"}))
-    for _ in ("0004", "0003", "0002"):
+    for _ in list(ScriptDirectory.from_config(_config()).walk_revisions())[:-1]:
         _migrate(empty_database, "-1")
     with empty_database.read() as connection:
         assert connection.exec_driver_sql("SELECT model FROM predictions").scalars().all() == ["lenet5"]

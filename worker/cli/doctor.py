@@ -9,6 +9,7 @@ from functools import partial
 
 import torch
 
+from cxr_models.gate import FrontalGate
 from cxr_models.predict import Predictor, choose_device
 from cxr_models.values import Card
 from dicom_io.sender import echo
@@ -74,6 +75,8 @@ def _checks(settings: Settings) -> Iterator[Check]:
         "'cxr-worker models activate MODEL --shadow' names another, 'models deactivate-shadow' none; nothing else depends on it"
     )
     yield replace(_tried("shadow", partial(_shadow, settings), cure), advisory=True)
+    if settings.gate.pixels:
+        yield _tried("gate", _gate, "install cxr-worker again: the gate's weights ship with it; or set gate.pixels to false")
     yield _device(settings)
     if not settings.destinations:
         yield Check(
@@ -200,6 +203,11 @@ def _loaded(model: ModelFolder) -> Card:
     card = model.read_card()
     Predictor.load(str(model.path.resolve()), device="cpu")
     return card
+
+
+def _gate() -> str:
+    card = FrontalGate.load().card
+    return f"{card.name} {card.version} looks at pixels, weights {card.weights_sha256[:12]}"
 
 
 def _device(settings: Settings) -> Check:

@@ -21,6 +21,10 @@ maximum_associations = 64
 [study]
 quiet_seconds = 5.0                     # a study is complete when no image came for so long
 
+[gate]
+minimum_age_years = 0                   # younger patients, and those of unknown age, are not analysed; 0: of any age
+pixels = true                           # look at the pixels too: no film, turned, inverted, or a header that says nothing
+
 [inference]
 model = "lenet5"                        # a shipped model, NAME@VERSION of a registered one, or a folder with weights and card
 shadow = ""                             # another model that answers too, is recorded and never reported; empty: none

@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, RowMapping, and_, exists, insert, or_, select, update
 
+from dicom_io.pixels import Correction
 from dicom_io.values import SOPInstanceUID, StudyUID
 from worker.db import events
 from worker.db.schema import instances, predictions, reports, studies
@@ -127,7 +128,13 @@ def record_outcome(connection: Connection, outcome: StudyOutcome, conclusion: Co
         connection.execute(
             update(instances)
             .where(instances.c.id == image.instance.id)
-            .values(eligible=image.eligible, reason_code=image.reason_code, reason=image.reason, **_conflict(image))
+            .values(
+                eligible=image.eligible,
+                reason_code=image.reason_code,
+                reason=image.reason,
+                correction=image.correction.code,
+                **_conflict(image),
+            )
         )
         for answer, role in ((image.answer, ModelRole.ACTIVE), (image.shadow, ModelRole.SHADOW)):
             if isinstance(answer, Answer):
@@ -284,6 +291,7 @@ def _answered_images(connection: Connection, study_id: StudyId, generation: int,
                 flagged=row["flagged"],
                 parameters=tuple(row["parameters"]),
             ),
+            correction=Correction.read(row["correction"]),
         )
         for row in rows
     )

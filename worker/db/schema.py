@@ -123,6 +123,7 @@ instances = Table(
     Column("eligible", Boolean),
     Column("reason_code", String(32)),
     Column("reason", Text),
+    Column("correction", String(32), nullable=False, server_default=""),
     UniqueConstraint("sop_instance_uid", "sha256"),
 )
 

@@ -7,8 +7,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cxr_models.gate import FrontalGate
 from dicom_io.errors import DicomError
-from dicom_io.pixels import image_from
+from dicom_io.pixels import Correction
+from worker.steps.examine import examine
 from worker.steps.select import SelectedImage
 from worker.values import ImageOutcome, StoredInstance
 
@@ -21,6 +23,7 @@ class PreparedImage:
     tensor: torch.Tensor
     """Shape (1, side, side), float32, normalised."""
     notes: tuple[str, ...]
+    correction: Correction
     shadow: torch.Tensor | str | None = None
     """The image as the shadow model wants it, or why it does not get it; None where there is no shadow model."""
 
@@ -29,20 +32,26 @@ ToTensor = Callable[[NDArray[np.float32]], torch.Tensor]
 ToShadow = Callable[[NDArray[np.float32]], torch.Tensor | str]
 
 
-def prepare(image: SelectedImage, to_tensor: ToTensor, *, shadow: ToShadow | None = None) -> PreparedImage | ImageOutcome:
-    """Decode and normalise an image, for each model in its way, or say why it cannot be."""
+def prepare(
+    image: SelectedImage, to_tensor: ToTensor, *, gate: FrontalGate | None, shadow: ToShadow | None = None
+) -> PreparedImage | ImageOutcome:
+    """Decode, examine and normalise an image, for each model in its way, or say why it is not or cannot be analysed."""
     try:
-        decoded = image_from(image.ds)
+        examined = examine(image, gate)
     except DicomError as error:
-        return undecodable(image.instance, str(error))
+        return undecodable(image.instance, str(error), eligible=image.verdict.eligible)
+    if isinstance(examined, ImageOutcome):
+        return examined
+    pixels = examined.picture.pixels
     return PreparedImage(
         instance=image.instance,
-        tensor=to_tensor(decoded.pixels),
-        notes=decoded.notes,
-        shadow=None if shadow is None else shadow(decoded.pixels),
+        tensor=to_tensor(pixels),
+        notes=examined.notes,
+        correction=examined.correction,
+        shadow=None if shadow is None else shadow(pixels),
     )
 
 
-def undecodable(instance: StoredInstance, reason: str) -> ImageOutcome:
-    """The outcome of an image that should have been analysed and could not be."""
-    return ImageOutcome(instance=instance, eligible=True, reason_code="undecodable", reason=reason, answer=None)
+def undecodable(instance: StoredInstance, reason: str, *, eligible: bool = True) -> ImageOutcome:
+    """The outcome of an image that should have been analysed, or looked at, and could not be."""
+    return ImageOutcome(instance=instance, eligible=eligible, reason_code="undecodable", reason=reason, answer=None)

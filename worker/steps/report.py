@@ -18,7 +18,7 @@ from dicom_io.heatmap import build_heatmap
 from dicom_io.key_object import build_key_object
 from dicom_io.kinds import SERIES, Kind
 from dicom_io.not_analysed import build_not_analysed_report
-from dicom_io.pixels import read_image
+from dicom_io.pixels import Correction, read_image
 from dicom_io.presentation_state import build_presentation_state
 from dicom_io.report import build_structured_report
 from dicom_io.segmentation import build_segmentation
@@ -57,10 +57,15 @@ class Pictures:
         self._image = study.images[self.shown]
         self._explainer = explainer
 
+    @property
+    def correction(self) -> Correction:
+        """What its pixels told when it was analysed."""
+        return self._image.correction
+
     @cached_property
     def pixels(self) -> NDArray[np.float32]:
         """The image as displayed, 0..1."""
-        return read_image(self._image.instance.path).pixels
+        return read_image(self._image.instance.path, self.correction).pixels
 
     @cached_property
     def saliency(self) -> Saliency | None:
@@ -148,7 +153,7 @@ def _heatmap(findings: StudyFindings, _: Output, pictures: Pictures) -> Dataset:
 
 def _segmentation(findings: StudyFindings, _: Output, pictures: Pictures) -> Dataset:
     assert pictures.saliency is not None  # noqa: S101  `build` looked
-    return build_segmentation(findings, image=pictures.shown, saliency=pictures.saliency)
+    return build_segmentation(findings, image=pictures.shown, saliency=pictures.saliency, correction=pictures.correction)
 
 
 def _document(findings: StudyFindings, _: Output, pictures: Pictures) -> Dataset:

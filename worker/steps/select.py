@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from pydicom.dataset import Dataset
 
-from dicom_io.eligibility import judge
+from dicom_io.eligibility import Verdict, judge
 from dicom_io.errors import DicomError
 from dicom_io.header import read_header
 from dicom_io.sameness import same_content
@@ -18,10 +18,11 @@ PATIENT_CONFLICT = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SelectedImage:
-    """A frontal chest radiograph, by its header, to be decoded next."""
+    """A frontal chest radiograph by its header, or perhaps one where that is silent, to be decoded next."""
 
     instance: StoredInstance
     ds: Dataset
+    verdict: Verdict
 
 
 def of_one_patient(instances: tuple[StoredInstance, ...]) -> bool:
@@ -51,16 +52,16 @@ def newest_contents(instances: tuple[StoredInstance, ...]) -> tuple[list[StoredI
     return list(chosen.values()), set_aside
 
 
-def select(instance: StoredInstance) -> SelectedImage | ImageOutcome:
+def select(instance: StoredInstance, *, minimum_age_years: int = 0) -> SelectedImage | ImageOutcome:
     """Let an image pass, or say in words why it is not analysed."""
     try:
         ds = read_header(instance.path)
     except DicomError as error:
         return refused(instance, code="not_dicom", reason=str(error))
-    verdict = judge(ds)
-    if not verdict.eligible:
+    verdict = judge(ds, minimum_age_years=minimum_age_years)
+    if not (verdict.eligible or verdict.doubtful):
         return refused(instance, code=verdict.code, reason=verdict.reason)
-    return SelectedImage(instance=instance, ds=ds)
+    return SelectedImage(instance=instance, ds=ds, verdict=verdict)
 
 
 def refused(instance: StoredInstance, *, code: str, reason: str) -> ImageOutcome:
