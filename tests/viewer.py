@@ -46,7 +46,7 @@ OHIF_SETTINGS: Final = {
     ],
 }
 
-PATIENCE_SECONDS: Final = 90.0
+PATIENCE_SECONDS: Final = 180.0
 """For what the browser is to show: the viewer is large, and a machine without a graphics card may be busy."""
 SAME: Final = 40.0
 """A picture differs by less from itself as a viewer scales it, by more from one that lacks a single number."""
