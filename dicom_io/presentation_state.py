@@ -28,8 +28,8 @@ from dicom_io.values import ImageFindings, SeriesUID, StudyFindings
 from dicom_io.voi import finite_number, is_inverted, lookup_table, modality_values
 
 _LAYER: Final = "AI"
-_CORNER: Final = ([0.01, 0.01], [0.4, 0.1])
-"""Box of the text, left and top, right and bottom, as shares of what is displayed: above the shoulder, clear of the lungs."""
+_CORNER: Final = ([0.01, 0.01], [0.25, 0.15])
+"""Box of the text, left and top, right and bottom, as shares of what is displayed: over the shoulder, clear of the lungs."""
 
 _SHUTTERS: Final = {
     "RECTANGULAR": (
@@ -208,10 +208,11 @@ def _annotation(film: _Film, findings: StudyFindings) -> Dataset:
     text.BoundingBoxTopLeftHandCorner, text.BoundingBoxBottomRightHandCorner = _CORNER
     text.BoundingBoxTextHorizontalJustification = "LEFT"
     lines = [
-        f"{words.triage}: {words.levels[findings.assessment]}",
-        ", ".join(f"{words.conditions[one.condition]} {one.probability * 100:.1f} %" for one in film.findings.findings),
+        f"{words.triage}:",
+        words.levels[findings.assessment],
+        *(f"{words.conditions[one.condition]} {one.probability * 100:.1f} %" for one in film.findings.findings),
         *[words.undetermined] * film.findings.undetermined,
-        words.disclaimer,
+        *words.disclaimer.replace(". ", ".\n").splitlines(),
     ]
     text.UnformattedTextValue = "\r\n".join(lines)
     item = _referring(film, Dataset())

@@ -170,6 +170,14 @@ def test_pixelmed_would_tell_an_error(validated: dict[str, list[str]]) -> None:
     assert any(line.startswith("Error") for line in validated["wrong"])
 
 
+def test_dcmtk_accepts_the_presentation_state_of_made_up_and_real_images(tmp_path: Path) -> None:
+    paths = [radiograph(tmp_path), *real_images()]  # its check of names knows no UTF-8
+    for path in paths:
+        pydicom.dcmwrite(tmp_path / "state.dcm", build_presentation_state(findings_on(path)), enforce_file_format=True)
+        said = subprocess.run([need("dcmpschk"), tmp_path / "state.dcm"], capture_output=True, text=True, check=False).stderr
+        assert "Test passed." in said, path.name
+
+
 def dumped(findings: StudyFindings, folder: Path, output: str = "comprehensive") -> str:
     path = folder / "report.dcm"
     pydicom.dcmwrite(path, REPORTS[output](findings), enforce_file_format=True)
