@@ -194,7 +194,7 @@ def _configure(pacs_port: int) -> None:
 def test_the_doctor_finds_everything_well(cxr_worker: Run, pacs: FakePacs) -> None:
     _configure(pacs.port)
     checks = {check["name"]: check for check in _json(cxr_worker, "doctor")}
-    assert {"configuration", "database", "disk", "model", "device", "destination pacs"} <= set(checks)
+    assert {"configuration", "database", "disk", "model", "gate", "device", "destination pacs"} <= set(checks)
     assert all(check["ok"] for check in checks.values())
 
 

@@ -104,7 +104,7 @@ def test_a_real_film_with_the_wrong_polarity_is_shown_and_analysed_as_its_twin_w
     "name",
     [
         *("dog_thorax_lateral_dx", "extremity_fuji_rg3_rle", "hip_fuji_rg2_jpll", "mammo_ge_gh133", "teeth_modalitylut"),
-        *("mr_ge_knee", "b_j2k_pixelrep_mismatch"),
+        *("mr_ge_knee", "b_j2k_pixelrep_mismatch", "ot_abdomen_pelvis_scout_nopreamble"),
     ],
 )
 def test_a_real_picture_of_something_else_is_refused_though_its_header_says_frontal_chest(name: str) -> None:

@@ -48,7 +48,8 @@ def examine(selected: SelectedImage, gate: FrontalGate | None) -> ExaminedImage 
     if correction != AS_TOLD:
         other = image_from(selected.ds, correction)
         again = gate.look(other.pixels)
-        if not _is_frontal(again, limits, doubtful=True) or _correction(again, limits) != AS_TOLD:
+        needs_proof = verdict.doubtful or correction.quarter_turns > 0
+        if not _is_frontal(again, limits, doubtful=needs_proof) or _correction(again, limits) != AS_TOLD:
             correction = AS_TOLD
         elif correction.quarter_turns and orientation_of(selected.ds):
             return refused(
