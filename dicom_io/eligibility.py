@@ -5,7 +5,6 @@ the image in doubt: its pixels decide, and nothing here looks at pixels.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 from pydicom.dataset import Dataset
@@ -27,27 +26,11 @@ from dicom_io.anatomy import (
     view_by_name,
 )
 from dicom_io.attributes import Unreadable, code_of, integer, items, shown, strings
-from dicom_io.reasons import ReasonCode
+from dicom_io.reasons import ReasonCode, Verdict
 from dicom_io.standing import orientation_of
 from dicom_io.stored import MAX_PIXELS
 
 __all__ = ["MAX_ASPECT", "MIN_SIDE", "SOP_CLASSES", "ReasonCode", "Verdict", "judge"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """What the tags of one image say about analysing it."""
-
-    eligible: bool
-    """Whether it is analysed by its tags alone."""
-    code: ReasonCode
-    reason: str
-    """One sentence for an operator, naming the attribute and what is expected. No values of a patient."""
-    doubtful: bool = False
-    """Nothing speaks against it, but no tag names the chest, or the view: not eligible unless its pixels are."""
-    notes: tuple[str, ...] = ()
-    """What lowers the trust in a result on an image that may be analysed."""
-
 
 MIN_SIDE: Final = 128
 """Pixels below which a picture is a thumbnail."""

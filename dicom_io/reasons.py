@@ -1,5 +1,6 @@
 """Why an image is analysed or not: the codes that stand in a row, in a report and in `wording`."""
 
+from dataclasses import dataclass
 from enum import StrEnum
 
 
@@ -54,3 +55,18 @@ class ReasonCode(StrEnum):
     """The pixels are surely not those of a frontal chest radiograph, whatever the header says."""
     TURNED = "turned"
     """The pixels surely do not stand as PatientOrientation says."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What the tags of one image say about analysing it."""
+
+    eligible: bool
+    """Whether it is analysed by its tags alone."""
+    code: ReasonCode
+    reason: str
+    """One sentence for an operator, naming the attribute and what is expected. No values of a patient."""
+    doubtful: bool = False
+    """Nothing speaks against it, but no tag names the chest, or the view: not eligible unless its pixels are."""
+    notes: tuple[str, ...] = ()
+    """What lowers the trust in a result on an image that may be analysed."""
