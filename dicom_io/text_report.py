@@ -54,21 +54,21 @@ def _impressions(findings: StudyFindings) -> list[Dataset]:
 
 
 def _findings(findings: StudyFindings, images: list[SourceImage]) -> list[Dataset]:
-    """A paragraph per image."""
+    """A paragraph per image, a line per class: what tells of an image is shown by some viewers without breaking its lines."""
     words, told = findings.wording, []
     for number, (of_image, image) in enumerate(zip(findings.images, images, strict=True), start=1):
-        text = f"{words.image.format(number)}. {_sentences(of_image, words)}"
+        text = "\r\n".join([f"{words.image.format(number)}.", *_sentences(of_image, words)])
         told.append(paragraph(Heading.FINDING, words, text, about=image))
     return told
 
 
-def _sentences(image: ImageFindings, words: Wording) -> str:
+def _sentences(image: ImageFindings, words: Wording) -> list[str]:
     said = []
     for finding in image.findings:
         threshold = "" if finding.threshold is None else f" ({words.threshold.format(_percent(finding.threshold))})"
         presence = words.presences[image.presence(finding)]
         said.append(f"{words.conditions[finding.condition]}: {presence}, {_percent(finding.probability)}{threshold}.")
-    return " ".join(said)
+    return said
 
 
 def _procedures(algorithm: Algorithm, words: Wording, made_at: datetime) -> list[Dataset]:

@@ -159,7 +159,7 @@ def tree(item: Dataset, depth: int = 0) -> list[str]:
             template = item.get("ContentTemplateSequence", [])
             value = template[0].TemplateIdentifier if template else item.ContinuityOfContent
         case _:
-            value = item.get("TextValue") or item.get("UID")
+            value = " ".join(str(item.get("TextValue") or item.get("UID")).split())
     name = "".join(coded(code) + " " for code in item.get("ConceptNameCodeSequence", []))
     line = f"{item.get('RelationshipType', 'ROOT')} {item.ValueType} {name}= {value}"
     children = [line for child in item.get("ContentSequence", []) for line in tree(child, depth + 1)]

@@ -37,7 +37,7 @@ def test_highdicom_reads_the_tree(tmp_path: Path) -> None:
     items = sr.ContentSequence.from_sequence(report_on(radiograph(tmp_path)).ContentSequence)
     assert [item.name.meaning for item in items[-3:]] == ["Impressions", "Findings", "Current Procedure Descriptions"]
     [finding] = items[-2].ContentSequence
-    assert finding.value.startswith("Image 1. COVID-19: present, 73.1 % (threshold 41.0 %).")
+    assert " ".join(finding.value.split()).startswith("Image 1. COVID-19: present, 73.1 % (threshold 41.0 %).")
     [image] = finding.ContentSequence
     assert image.referenced_sop_instance_uid == f"{STUDY_UID}.1.1"
 
