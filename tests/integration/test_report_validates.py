@@ -198,7 +198,7 @@ def test_dsrdump_reads_the_report(tmp_path: Path) -> None:
 def test_dsrdump_reads_the_report_in_words(tmp_path: Path) -> None:
     text = dumped(findings_on(radiograph(tmp_path), radiograph(tmp_path, number=2)), tmp_path, "text")
     assert text.count('contains TEXT:(121071,DCM,"Finding")') == 2
-    assert "Image 1. COVID-19: present, 73.1 % (threshold 41.0 %)." in text
+    assert r"Image 1.\r\nCOVID-19: present, 73.1 % (threshold 41.0 %).\r\nNormal: absent" in text
     assert text.count("inferred from IMAGE:=(DX image") == 2
     assert "AI-generated. Not for primary diagnosis. Research use only." in text
 
