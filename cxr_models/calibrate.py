@@ -1,6 +1,7 @@
-"""Temperature and operating thresholds, fitted on validation images alone."""
+"""Temperature, biases and operating thresholds, fitted on images that the network was not trained on."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +10,7 @@ from cxr_models.values import NORMAL
 
 STEPS = 80
 LOWEST, HIGHEST = 0.05, 20.0
+LEAST_STEP = 1e-6
 
 
 def softmax(logits: NDArray[np.float64], temperature: float = 1.0) -> NDArray[np.float64]:
@@ -38,6 +40,59 @@ def fit_temperature(logits: NDArray[np.float64], truth: NDArray[np.int64]) -> fl
         else:
             low = left
     return 2 / (low + high)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """What turns a network's outputs into probabilities: softmax(outputs / temperature + biases)."""
+
+    temperature: float
+    biases: tuple[float, ...] = ()
+    """One for each label, that of the first one 0, since only differences count; empty where none were fitted."""
+
+    def probabilities(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return probabilities of the same shape (images, labels)."""
+        return softmax(logits / self.temperature + np.array(self.biases or 0.0))
+
+
+def fit_calibration(logits: NDArray[np.float64], truth: NDArray[np.int64]) -> Calibration:
+    """Fit temperature and biases together by maximum likelihood (bias-corrected temperature scaling, Alexandari et al. 2020).
+
+    A network that met every class equally often leans to the rare ones; the biases take that back. The biases' squares,
+    divided by the number of images, are added to the loss, so that a class without images keeps a finite one.
+
+    Parameters
+    ----------
+    logits
+        Shape (images, labels); logarithms of probabilities will do.
+    truth
+        Shape (images,), indices of the labels.
+    """
+    images, labels = logits.shape
+    hot = np.eye(labels)[truth]
+    # Inverse temperature, then the biases but the first: the loss is convex in them, so Newton's steps end at its one minimum.
+    features = np.zeros((images, labels, labels))
+    features[:, :, 0] = logits - logits.mean(axis=1, keepdims=True)
+    features[:, 1:, 1:] = np.eye(labels - 1)
+    penalty = np.array([0.0, *[1 / images] * (labels - 1)])
+    found = np.array([1.0, *[0.0] * (labels - 1)])
+
+    def loss(values: NDArray[np.float64]) -> float:
+        chances = softmax(features @ values)
+        return float(-np.log((chances * hot).sum(axis=1) + 1e-300).mean() + penalty @ values**2)
+
+    for _ in range(STEPS):
+        chances = softmax(features @ found)
+        slope = np.einsum("nl,nlp->p", chances - hot, features) / images + 2 * penalty * found
+        mean = np.einsum("nl,nlp->np", chances, features)
+        curve = np.einsum("nl,nlp,nlq->pq", chances, features, features) / images - mean.T @ mean / images
+        step = np.linalg.solve(curve + np.diag(2 * penalty + 1e-9), slope)
+        length = 1.0
+        while length > LEAST_STEP and not loss(found - length * step) <= loss(found):
+            length /= 2
+        found = found - length * step
+    inverse = float(np.clip(found[0], 1 / HIGHEST, 1 / LOWEST))
+    return Calibration(temperature=1 / inverse, biases=(0.0, *map(float, found[1:])))
 
 
 def choose_thresholds(

@@ -99,8 +99,13 @@ def save_model(folder: Path, *, network: "nn.Module", card: Card) -> Card:
     card = replace(card, weights_sha256=hashlib.sha256(weights).hexdigest())
     folder.mkdir(parents=True, exist_ok=True)
     _write(folder / WEIGHTS, weights)
-    _write(folder / CARD, (json.dumps(asdict(card), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+    save_card(folder, card)
     return card
+
+
+def save_card(folder: Path, card: Card) -> None:
+    """Write a card beside the weights that it describes."""
+    _write(folder / CARD, (json.dumps(asdict(card), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
 
 def _write(path: Path, content: bytes) -> None:

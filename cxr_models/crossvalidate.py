@@ -19,9 +19,10 @@ from cxr_models.errors import InvalidData
 from cxr_models.evaluate import classify, measure
 from cxr_models.predict import Predictor, choose_device
 from cxr_models.predictions_file import PredictedImage, as_predicted, read_predictions, short_group, write_predictions
-from cxr_models.recipe import Recipe
+from cxr_models.recalibrate import read_across_folds
+from cxr_models.recipe import READING, Recipe
 from cxr_models.train import Machine, fit
-from cxr_models.values import LABELS, Prediction
+from cxr_models.values import LABELS
 
 OUT_OF_FOLD = "out_of_fold.csv"
 SUMMARY = "crossvalidation.json"
@@ -158,6 +159,29 @@ def crossvalidate(
     return _summarise(output, plan=plan, identity=identity, done=[done[fold.number] for fold in planned])
 
 
+def read_recipe_of(folder: Path, *, training: Recipe) -> Recipe:
+    """Return the recipe of a finished cross-validation that trained as a model was trained; it may read the answers otherwise.
+
+    Parameters
+    ----------
+    training
+        The model's recipe. What it started from may have another name.
+
+    Raises
+    ------
+    InvalidData
+        The folder holds no finished cross-validation, or one of another recipe.
+    """
+    try:
+        found = Recipe.model_validate(json.loads((folder / SUMMARY).read_bytes())["recipe"])
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise InvalidData(f"{folder} holds no finished cross-validation; 'cxr-models crossvalidate' writes one.") from error
+    written, asked = _as_written(found), _as_written(training)
+    if differing := sorted(key for key in asked.keys() - READING - {"initial"} if written[key] != asked[key]):
+        raise InvalidData(f"{folder} is of a recipe that differs from the model's in {', '.join(differing)}.")
+    return found
+
+
 def duration(seconds: float) -> str:
     """Say how long something takes, as one would to a person who waits."""
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
@@ -215,8 +239,9 @@ def _read_fold(home: Path, identity: Mapping[str, Any]) -> Done | None:
         return None
     facts = json.loads(path.read_bytes())
     written = facts.pop("plan")
-    written["recipe"] = _with_later_defaults(written["recipe"])
-    if differing := [key for key in identity if written[key] != identity[key]]:
+    trained = {**identity, "recipe": _of_training(identity["recipe"])}
+    written["recipe"] = _of_training(_with_later_defaults(written["recipe"]))
+    if differing := [key for key in trained if written[key] != trained[key]]:
         what = ", ".join(differing).replace("images_sha256", "images or groups")
         raise InvalidData(
             f"{home} holds a fold of another cross-validation (other {what}); take another --output or delete it."
@@ -227,6 +252,10 @@ def _read_fold(home: Path, identity: Mapping[str, Any]) -> Done | None:
 def _as_written(recipe: Recipe) -> dict[str, Any]:
     # A file's name without its folder, as on a card.
     return recipe.model_dump(mode="json") | ({"initial": Path(recipe.initial).name} if recipe.initial else {})
+
+
+def _of_training(written: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in written.items() if key not in READING}
 
 
 def _with_later_defaults(written: dict[str, Any]) -> dict[str, Any]:
@@ -247,12 +276,7 @@ def _summarise(output: Path, *, plan: Plan, identity: Mapping[str, Any], done: S
     """Write out_of_fold.csv, and the figures that follow from it as it was written."""
     write_predictions(output / OUT_OF_FOLD, [row for rows, _ in done for row in rows])
     rows = read_predictions(output / OUT_OF_FOLD)
-    cards = {facts["fold"]: facts for _, facts in done}
-    predictions = [
-        Prediction.read(row.probabilities, thresholds=card["thresholds"], abstain_below=card["abstain_below"])
-        for row in rows
-        for card in [cards[row.fold]]
-    ]
+    predictions = read_across_folds(rows, recipe=plan.recipe)
     summary = {
         "recipe_name": plan.name,
         **identity,

@@ -65,6 +65,7 @@ class Predictor:
         self.device = device
         self.batch_size = batch_size
         self.network = network.eval().to(device)
+        self._biases = torch.tensor([card.biases.get(label, 0.0) for label in card.labels])
         self._forward, self.precision = make_forward(self.network, card, device=device, precision=precision)
 
     @classmethod
@@ -135,6 +136,10 @@ class Predictor:
             if prepared.shape != expected:
                 raise InvalidData(f"{self.card.name} takes tensors of shape {expected}, not {tuple(prepared.shape)}.")
 
+    def read(self, logits: torch.Tensor) -> torch.Tensor:
+        """Turn the network's outputs into probabilities of the same shape (images, labels), by temperature and biases."""
+        return torch.softmax(logits / self.card.temperature + self._biases.to(logits), dim=1)
+
     def warm_up(self) -> None:
         """Run the network on nothing, so that no patient waits for kernels and memory to be set up."""
         side = self.card.input_side
@@ -152,4 +157,4 @@ class Predictor:
             raise DeviceBusy(f"The device {self.device} has no memory left for {len(images)} images.") from error
         if not torch.isfinite(logits).all():
             raise NonFiniteOutput(f"{self.card.name} {self.card.version} answered with something that is not a number.")
-        return torch.softmax(logits / self.card.temperature, dim=1)
+        return self.read(logits)

@@ -6,13 +6,16 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from cxr_models.errors import InvalidRecipe
+from cxr_models.errors import InvalidModel, InvalidRecipe
 from cxr_models.networks import INPUT_SIDES
-from cxr_models.values import Preparation, Views
+from cxr_models.values import Card, Preparation, Views
 
 Metric = Literal["valid_loss", "valid_acc", "valid_balanced_acc"]
 
 HERE = Path(__file__).parent / "recipes"
+
+READING = frozenset({"calibration", "sensitivity", "answer_accuracy", "answer_coverage"})
+"""The values of a recipe that no weights depend on: they say how a network's outputs are read."""
 
 
 class Augmentation(BaseModel):
@@ -83,6 +86,9 @@ class Recipe(BaseModel):
         share of them is answered in any case; an accuracy of 0 answers all.
     sensitivity
         What the operating thresholds reach on the validation images.
+    calibration
+        What `cxr-models calibrate` fits on out-of-fold predictions, and a cross-validation on those of the other folds: the
+        temperature, or also a bias for each label. A training fits the temperature alone: it validates on too few images.
     as_published
         Scores like the published comparison: validation images are augmented, images of the test films stay in training. Kept
         only to show what that does.
@@ -130,6 +136,7 @@ class Recipe(BaseModel):
     answer_accuracy: float = Field(default=0, ge=0, le=1)
     answer_coverage: float = Field(default=0.7, gt=0, le=1)
     sensitivity: float = Field(default=0.9, gt=0, lt=1)
+    calibration: Literal["temperature", "biases"] = "temperature"
     as_published: bool = False
 
     @model_validator(mode="after")
@@ -186,6 +193,20 @@ def read_recipe(name_or_file: str) -> Recipe:
     except ValueError as error:
         raise InvalidRecipe(f"{path} is not TOML: {error}.") from error
     return _checked(differences, told_by=str(path))
+
+
+def recipe_on_card(card: Card) -> Recipe:
+    """Return the recipe that a model was trained by.
+
+    Raises
+    ------
+    InvalidModel
+        The card tells none, or one that this version does not know.
+    """
+    try:
+        return Recipe.model_validate(card.training["recipe"])
+    except (LookupError, ValidationError) as error:
+        raise InvalidModel(f"The card of {card.name} {card.version} tells no recipe that this version knows.") from error
 
 
 def change_recipe(recipe: Recipe, **changes: Any) -> Recipe:

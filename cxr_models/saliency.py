@@ -106,8 +106,8 @@ def _maps(predictor: Predictor, batch: Sequence[Tensor], label: str | None) -> N
 def _integrated_gradients(predictor: Predictor, images: Tensor, label: str | None) -> Tensor:
     card = predictor.card
     with torch.no_grad():
-        logits = averaged_logits(predictor.network, images, card.views)
-    index = logits.argmax(dim=1) if label is None else torch.full((len(images),), card.labels.index(label))
+        probabilities = predictor.read(averaged_logits(predictor.network, images, card.views))
+    index = probabilities.argmax(dim=1) if label is None else torch.full((len(images),), card.labels.index(label))
     chosen = functional.one_hot(index.to(images.device), len(card.labels)) - 1 / len(card.labels)
     blank = images.mean(dim=(2, 3), keepdim=True).expand_as(images)
     slopes = torch.zeros_like(images)

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,8 @@ from cxr_models.catalogue import Catalogue, LabelledImage
 from cxr_models.errors import InvalidData
 from cxr_models.evaluate import Evaluation, measure
 from cxr_models.predictions_file import PredictedImage
+from cxr_models.recalibrate import read_across_folds
+from cxr_models.recipe import Recipe
 from cxr_models.values import LABELS, NORMAL, Prediction
 
 SOURCES = ("covid19-dataset", "covid-nih-mix", "kermany")
@@ -86,12 +88,14 @@ def measure_published(rows: Sequence[PredictedImage], catalogue: Catalogue) -> d
     }
 
 
-def measure_out_of_fold(rows: Sequence[PredictedImage]) -> dict[Goal, Measured]:
-    """Measure the predictions of a cross-validation over `SOURCES`.
+def measure_out_of_fold(rows: Sequence[PredictedImage], *, recipe: Recipe) -> dict[Goal, Measured]:
+    """Measure the predictions of a cross-validation over `SOURCES`, each fold calibrated by the others.
 
     The area under the curve is that of p(Pneumonia) / (p(Pneumonia) + p(Normal)); the calibration error, as in `evaluate`, that
     of ten bins of equal width.
     """
+    predictions = read_across_folds(rows, recipe=recipe)
+    rows = [replace(row, probabilities=each.probabilities) for row, each in zip(rows, predictions, strict=True)]
     adults = [row for row in rows if row.source == "covid-nih-mix"]
     whole = _measure(adults)
     films = sum(row.label in {PNEUMONIA, NORMAL} for row in adults)

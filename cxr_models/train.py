@@ -73,19 +73,17 @@ def train(catalogue: Catalogue, *, recipe: Recipe, output: Path, machine: Machin
         As `fit`.
     """
     catalogue = group_by_film(catalogue)
-    parts = split(catalogue, val_share=recipe.val_share, test_share=recipe.test_share, seed=recipe.split_seed)
-    published_test = parts.test
-    if recipe.as_published:
-        parts = keep_leaks(parts)
+    parts = _split(catalogue, recipe)
     for name, images in (("training", parts.train), ("validation", parts.val), ("test", parts.test)):
         log.info("%s: %d images, %s", name, len(images), count(images))
     if parts.dropped:
         log.warning("%d images left out of training: their film or patient is also measured on.", len(parts.dropped))
     fitted = fit(parts, recipe=recipe, machine=machine, output=output)
     predictor = Predictor(fitted.network, fitted.card, device=torch.device("cpu"))
-    metrics = {name: evaluate(predictor, images).summary() for name, images in _measured(parts, catalogue).items()}
+    metrics = measure_parts(predictor, catalogue, recipe=recipe)
     if recipe.as_published:
-        for name, images in _measured(replace(parts, test=published_test), catalogue).items():
+        published = replace(parts, test=split(catalogue, **_how(recipe)).test)
+        for name, images in _measured(published, catalogue).items():
             metrics[f"{name}, {AS_PUBLISHED}"] = score_as_published(predictor, images, recipe).summary()
     card = replace(fitted.card, version=version, metrics=metrics)
     if getattr(rank_zero_only, "rank", 0):
@@ -93,6 +91,27 @@ def train(catalogue: Catalogue, *, recipe: Recipe, output: Path, machine: Machin
     write_seen(output, parts)
     (output / HISTORY).write_text(json.dumps(fitted.history, indent=1) + "\n", encoding="ascii")
     return save_model(output, network=fitted.network, card=card)
+
+
+def measure_parts(predictor: Predictor, catalogue: Catalogue, *, recipe: Recipe) -> dict[str, dict[str, Any]]:
+    """Measure a model on what its recipe kept out of training: validation, test folders, held-out patients.
+
+    Parameters
+    ----------
+    catalogue
+        What it was trained from, grouped by film.
+    """
+    named = _measured(_split(catalogue, recipe), catalogue)
+    return {name: evaluate(predictor, images).summary() for name, images in named.items()}
+
+
+def _split(catalogue: Catalogue, recipe: Recipe) -> Split:
+    parts = split(catalogue, **_how(recipe))
+    return keep_leaks(parts) if recipe.as_published else parts
+
+
+def _how(recipe: Recipe) -> dict[str, Any]:
+    return {"val_share": recipe.val_share, "test_share": recipe.test_share, "seed": recipe.split_seed}
 
 
 def fit(parts: Split, *, recipe: Recipe, machine: Machine, output: Path) -> Fitted:

@@ -44,6 +44,9 @@ class Card:
         In the order of the network's outputs.
     temperature
         Divides the network's outputs before the softmax (Guo et al. 2017, "On Calibration of Modern Neural Networks").
+    biases
+        Added for each label after that, before the softmax (Alexandari et al. 2020, "Maximum Likelihood with Bias-Corrected
+        Calibration"); none where there are none.
     views
         Which views of an image are averaged; see `cxr_models.views`.
     thresholds
@@ -71,6 +74,7 @@ class Card:
     intended_use: str
     limits: tuple[str, ...]
     views: Views = "one"
+    biases: Mapping[str, float] = field(default_factory=dict)
     abstain_below: float = 0.0
     training: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -81,6 +85,10 @@ class Card:
             raise InvalidModel(f"The labels {list(self.labels)} are not two or more different ones with {NORMAL} among them.")
         if not 0 < self.temperature < math.inf:
             raise InvalidModel(f"The temperature {self.temperature} is not a number above 0.")
+        if self.biases and set(self.biases) != set(self.labels):
+            raise InvalidModel(f"There must be one bias for each of {', '.join(self.labels)}, or none at all.")
+        if not all(map(math.isfinite, self.biases.values())):
+            raise InvalidModel(f"The biases {dict(self.biases)} are not all numbers.")
         if set(self.thresholds) != set(self.abnormal):
             raise InvalidModel(f"There must be one threshold for each of {', '.join(self.abnormal)}.")
         if not all(0 < threshold < 1 for threshold in self.thresholds.values()):

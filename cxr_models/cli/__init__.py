@@ -9,6 +9,7 @@ import sys
 
 import typer
 
+from cxr_models.cli.calibrate import calibrate
 from cxr_models.cli.crossvalidate import crossvalidate
 from cxr_models.cli.data import data
 from cxr_models.cli.evaluate import evaluate
@@ -27,7 +28,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (train, crossvalidate, search, evaluate, predict, explain, show, table):
+for command in (train, crossvalidate, calibrate, search, evaluate, predict, explain, show, table):
     app.command()(command)
 app.add_typer(data, name="data")
 app.add_typer(gate, name="gate")

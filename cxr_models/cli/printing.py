@@ -27,7 +27,8 @@ def print_card(card: "Card") -> None:
     console.print(
         f"[bold]{card.name} {card.version}[/bold]  {card.architecture}, {card.input_side} pixels, {', '.join(card.labels)}"
     )
-    console.print(f"temperature {card.temperature:.3f}, thresholds {dict(card.thresholds)}")
+    biases = ", ".join(f"{label} {bias:.3f}" for label, bias in card.biases.items()) or "none"
+    console.print(f"temperature {card.temperature:.3f}, biases {biases}, thresholds {dict(card.thresholds)}")
     if card.abstain_below:
         console.print(f"undetermined below a confidence of {card.abstain_below:.3f}")
     console.print(f"weights sha256 {card.weights_sha256}", soft_wrap=True)

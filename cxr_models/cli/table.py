@@ -47,7 +47,8 @@ def table(
     published test now; VGG16, whose weights are not shipped, has its predictions in --results.
     """
     from cxr_models.catalogue import read_catalogue
-    from cxr_models.table import GOALS, NETWORKS, SOURCES, measure_out_of_fold, measure_published
+    from cxr_models.recipe import read_recipe
+    from cxr_models.table import GOALS, NETWORKS, RECIPES, SOURCES, measure_out_of_fold, measure_published
 
     catalogue = read_catalogue([data / source for source in SOURCES])
     figures: dict[str, dict[Goal, Measured]] = {}
@@ -55,7 +56,7 @@ def table(
         published = _published(network, catalogue, results)
         predicted = _crossvalidated(network, catalogue) if network in (train or ()) else _read(network, catalogue, results)
         figures[network] = (measure_published(published, catalogue) if published else {}) | (
-            measure_out_of_fold(predicted) if predicted else {}
+            measure_out_of_fold(predicted, recipe=read_recipe(RECIPES[network])) if predicted else {}
         )
     if as_json:
         print_json(_as_values(GOALS, figures))

@@ -55,7 +55,8 @@ def parameters_of(card: Card) -> tuple[str, ...]:
     """What a card says of how an image is answered, beside weights, temperature and thresholds."""
     preparation = card.preparation
     squashed = f"squashed to {preparation.side} x {preparation.side}, mean {preparation.mean:g}, deviation {preparation.std:g}"
-    return f"preparation {squashed}, views {card.views}", f"undetermined below {card.abstain_below:.4f}"
+    biases = tuple(f"bias {label} {bias:.4f}" for label, bias in sorted(card.biases.items()))
+    return f"preparation {squashed}, views {card.views}", f"undetermined below {card.abstain_below:.4f}", *biases
 
 
 def identity_of(card: Card) -> ModelIdentity:
