@@ -322,7 +322,7 @@ def deliver_reports(destination: Destination, parts: Parts) -> int:
 
 
 def reprocess_outdated(parts: Parts, model: ModelIdentity) -> int:
-    """Make studies due again whose newest predictions are by other weights than these; answer how many."""
+    """Make studies due again whose newest predictions are by another model, version or weights; answer how many."""
     count = 0
     while True:  # some at a time: a sender must not wait for a long transaction
         with parts.database.write() as connection:

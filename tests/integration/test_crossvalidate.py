@@ -12,9 +12,20 @@ import torch
 from cxr_models import crossvalidate as module
 from cxr_models.catalogue import Catalogue, LabelledImage, read_catalogue
 from cxr_models.cli import main
-from cxr_models.crossvalidate import OUT_OF_FOLD, SUMMARY, Plan, accuracy, balanced_accuracy, crossvalidate, plan_folds
+from cxr_models.crossvalidate import (
+    OUT_OF_FOLD,
+    SUMMARY,
+    Plan,
+    accuracy,
+    balanced_accuracy,
+    crossvalidate,
+    plan_folds,
+    read_recipe_of,
+)
 from cxr_models.errors import InvalidData
+from cxr_models.evaluate import measure
 from cxr_models.predictions_file import PredictedImage, read_predictions
+from cxr_models.recalibrate import read_across_folds
 from cxr_models.recipe import Recipe
 from cxr_models.train import Machine
 from cxr_models.values import LABELS
@@ -163,6 +174,45 @@ def test_a_fold_that_was_written_before_a_recipe_had_some_value_still_counts(
     assert facts["plan"]["recipe"].pop("label_smoothing") == 0
     path.write_text(json.dumps(facts))
     assert run(tmp_path) is not None
+
+
+def test_folds_that_are_there_are_read_otherwise_without_training_them_again(
+    run: Callable[..., dict[str, Any] | None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = run(tmp_path)
+    written = (tmp_path / OUT_OF_FOLD).read_bytes()
+    monkeypatch.setattr(module, "fit", lambda *_, **__: pytest.fail("trained again"))
+    biased = run(tmp_path, recipe=TINY.model_copy(update={"calibration": "biases", "sensitivity": 0.6}))
+    assert plain is not None
+    assert biased is not None
+    assert (tmp_path / OUT_OF_FOLD).read_bytes() == written
+    assert (plain["recipe"]["calibration"], biased["recipe"]["calibration"]) == ("temperature", "biases")
+    assert biased["figures"]["brier"] != plain["figures"]["brier"]
+    rows = read_predictions(tmp_path / OUT_OF_FOLD)
+    assert plain["figures"]["brier"] == measure(read_across_folds(rows, recipe=TINY), rows, labels=LABELS).brier
+
+
+def test_the_recipe_of_a_cross_validation_may_differ_from_a_models_only_in_how_answers_are_read(tmp_path: Path) -> None:
+    def written(**changes: Any) -> Recipe:
+        recipe = TINY.model_copy(update=changes)
+        (tmp_path / SUMMARY).write_text(json.dumps({"recipe": recipe.model_dump(mode="json")}))
+        return recipe
+
+    reading = {"calibration": "biases", "sensitivity": 0.8, "answer_accuracy": 0.9, "answer_coverage": 0.6}
+    for changes in (reading, {"initial": "elsewhere.safetensors"}):
+        recipe = written(**changes)
+        assert read_recipe_of(tmp_path, training=TINY) == recipe
+    written(epochs=3, batch_size=8)
+    with pytest.raises(InvalidData, match="differs from the model's in batch_size, epochs"):
+        read_recipe_of(tmp_path, training=TINY)
+
+
+@pytest.mark.parametrize("content", [None, "", "[]", "{}", '{"recipe": {"architecture": "abacus"}}'])
+def test_a_folder_without_a_finished_cross_validation_is_told(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / SUMMARY).write_text(content)
+    with pytest.raises(InvalidData, match="no finished cross-validation"):
+        read_recipe_of(tmp_path, training=TINY)
 
 
 def test_a_fold_that_there_is_not_is_refused(run: Callable[..., dict[str, Any] | None], tmp_path: Path) -> None:

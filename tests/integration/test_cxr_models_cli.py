@@ -93,10 +93,10 @@ def test_help_answers_without_torch_and_names_every_command() -> None:
         "assert not {'torch', 'lightning', 'numpy'} & set(sys.modules)"
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert all(command in answer.stdout for command in ("train", "evaluate", "predict", "show"))
+    assert all(command in answer.stdout for command in ("train", "calibrate", "evaluate", "predict", "show"))
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "predict", "show"])
+@pytest.mark.parametrize("command", ["train", "calibrate", "evaluate", "predict", "show"])
 def test_every_command_has_help(call: Call, command: str) -> None:
     answer = call(command, "--help")
     assert answer.code == 0

@@ -504,6 +504,16 @@ def test_another_model_version_makes_a_new_report_that_names_the_one_before(conn
     assert [answer["version"] for answer in connected.study(study_uid())["images"][0]["predictions"]] == ["1.0", "2.0"]
 
 
+def test_a_version_that_reads_the_same_weights_otherwise_is_another_model(connected: Site) -> None:
+    connected.receive(make_dx())
+    connected.settle()
+    connected.engine.model = replace(connected.engine.model, version="1.1")
+    assert _reprocess(connected) == 1
+    connected.settle()
+    assert [answer["version"] for answer in connected.study(study_uid())["images"][0]["predictions"]] == ["1.0", "1.1"]
+    assert _reprocess(connected) == 0
+
+
 def test_studies_answered_by_the_active_model_are_not_reprocessed(site: Site) -> None:
     site.receive(make_dx())
     site.settle()

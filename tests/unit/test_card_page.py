@@ -32,5 +32,15 @@ def test_the_page_says_below_which_confidence_a_model_abstains() -> None:
     assert "| undetermined | never |" in render_card(replace(CARD, abstain_below=0.0))
 
 
+def test_the_page_says_what_a_model_is_calibrated_on_and_its_biases() -> None:
+    assert "on the 1515 out-of-fold predictions" in render_card(CARD)
+    assert "biases" not in render_card(CARD)
+    training = {name: value for name, value in CARD.training.items() if name != "calibration"}
+    biases = {"COVID-19": 0.0, "Normal": -1.411, "Pneumonia": -0.522}
+    page = render_card(replace(CARD, training=training, biases=biases))
+    assert "on the validation images" in page
+    assert "; biases COVID-19 0.000, Normal -1.411, Pneumonia -0.522 |" in page
+
+
 def test_figures_of_the_recipe_are_there_only_where_it_was_cross_validated() -> None:
     assert "cxr-models crossvalidate" not in render_card(CARD)

@@ -17,7 +17,7 @@ from dicom_io.values import SOPInstanceUID, StudyUID
 from tests.factories import make_dx, make_study, radiograph, study_uid, write
 from tests.fakes import FakeEngine, stored_instance
 from worker.engine import Engine, Gate, LocalEngine
-from worker.steps.predict import identity_of
+from worker.steps.predict import identity_of, parameters_of
 from worker.values import ReadyStudy, StudyId, StudyOutcome
 
 MakeStudy = Callable[..., ReadyStudy]
@@ -145,6 +145,8 @@ def test_the_answer_is_that_of_the_model_on_this_image(local: LocalEngine, ready
     card = local.predictor.card
     assert answer.model == identity_of(card)
     assert (answer.temperature, answer.thresholds) == (card.temperature, card.thresholds)
+    biased = parameters_of(replace(card, biases={"COVID-19": 0.0, "Normal": -1.41, "Pneumonia": 0.5}))
+    assert biased == (*answer.parameters, "bias COVID-19 0.0000", "bias Normal -1.4100", "bias Pneumonia 0.5000")
     pixels = radiograph(seed=1).astype("float32") / 255
     (expected,) = local.predictor.predict([local.predictor.prepare(pixels)])
     assert answer.probabilities == pytest.approx(expected.probabilities, abs=1e-6)

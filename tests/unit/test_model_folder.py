@@ -12,7 +12,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from cxr_models.checkpoint import CARD, WEIGHTS, load_network, read_card, save_model
+from cxr_models.checkpoint import CARD, WEIGHTS, load_network, read_card, save_card, save_model
 from cxr_models.errors import InvalidModel, UnknownModel
 from cxr_models.networks import build_network
 from cxr_models.values import LABELS, UNSAVED, Card, Prediction
@@ -66,6 +66,17 @@ def test_a_saved_model_comes_back_with_the_same_card_and_weights(tmp_path: Path)
     assert not loaded.training
     for name, tensor in network.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], tensor)
+
+
+def test_biases_come_back_with_the_card_and_a_card_without_any_has_none(folder: Path) -> None:
+    assert read_card(folder).biases == {}
+    biases = {"COVID-19": 0.0, "Normal": -1.411, "Pneumonia": 0.25}
+    save_card(folder, replace(read_card(folder), biases=biases))
+    assert read_card(folder).biases == biases
+    written = json.loads((folder / CARD).read_text())
+    del written["biases"]
+    (folder / CARD).write_text(json.dumps(written))
+    assert read_card(folder).biases == {}
 
 
 def test_weights_other_than_the_card_describes_are_refused(folder: Path) -> None:
@@ -131,6 +142,9 @@ def test_a_folder_without_card_or_weights_is_refused_by_the_missing_name(folder:
         ({"temperature": float("nan")}, "temperature"),
         ({"thresholds": {"COVID-19": 0.5}}, "threshold"),
         ({"thresholds": {"COVID-19": 0.5, "Pneumonia": 1.5}}, "threshold"),
+        ({"biases": {"COVID-19": 0, "Normal": 1}}, "bias"),
+        ({"biases": {"COVID-19": 0, "Normal": 1, "Pneumonia": float("inf")}}, "bias"),
+        ({"biases": {"COVID-19": 0, "Normal": 1, "Fracture": 1}}, "bias"),
         ({"input_side": "wide"}, "input_side"),
         ({"input_side": 0}, "side"),
         ({"std": 0}, "std"),

@@ -1,5 +1,5 @@
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from cxr_models.winograd import Crew, Winograd, pays
 CPU = torch.device("cpu")
 
 
-def card(**changes: float) -> Card:
+def card(biases: Mapping[str, float] | None = None, **changes: float) -> Card:
     written = {"temperature": 1.0, "input_side": 32} | changes
     return Card(
         name="plain",
@@ -39,6 +39,7 @@ def card(**changes: float) -> Card:
         limits=(),
         temperature=written["temperature"],
         input_side=int(written["input_side"]),
+        biases=biases or {},
     )
 
 
@@ -124,6 +125,16 @@ def test_the_temperature_of_the_card_divides_the_logits() -> None:
     prediction = Predictor(Says(logits), card(temperature=2.5), device=CPU).predict([torch.zeros(1, 32, 32)])[0]
     expected = torch.softmax(torch.tensor(logits) / 2.5, dim=0)
     assert list(prediction.probabilities.values()) == pytest.approx(expected.tolist(), abs=1e-6)
+
+
+def test_the_biases_of_the_card_are_added_by_label_after_the_temperature() -> None:
+    logits = [2.0, 0.0, -1.0]
+    # In another order than the labels: a card is JSON, whose keys have none.
+    biases = {"Pneumonia": 1.5, "COVID-19": -0.5, "Normal": 0.25}
+    biased = Predictor(Says(logits), card(temperature=2.5, biases=biases), device=CPU)
+    powers = np.exp(np.array(logits) / 2.5 + np.array([-0.5, 0.25, 1.5]))
+    (prediction,) = biased.predict([torch.zeros(1, 32, 32)])
+    assert list(prediction.probabilities.values()) == pytest.approx((powers / powers.sum()).tolist(), abs=1e-6)
 
 
 @pytest.mark.parametrize("logits", [[float("nan"), 0, 0], [float("inf"), 0, 0], [0, 0, float("-inf")]])

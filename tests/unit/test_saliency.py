@@ -1,4 +1,5 @@
 import threading
+from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 
@@ -21,7 +22,7 @@ CPU = torch.device("cpu")
 SMALL_SIDES = {"lenet5": 32, "lenet5_bn": 32, "vgg16": 32, "vgg16_bn": 32, "vgg16_pooled": 32}
 
 
-def card(architecture: str = "lenet5", views: str = "one") -> Card:
+def card(architecture: str = "lenet5", views: str = "one", biases: Mapping[str, float] | None = None) -> Card:
     return Card(
         name="plain",
         version="0.1.0",
@@ -36,6 +37,7 @@ def card(architecture: str = "lenet5", views: str = "one") -> Card:
         intended_use="tests",
         limits=(),
         views=views,  # type: ignore[arg-type]
+        biases=biases or {},
     )
 
 
@@ -117,6 +119,16 @@ def test_the_most_probable_label_is_explained_where_none_is_named(shipped: Predi
     assert np.array_equal(explain(shipped, film), explain(shipped, film, label=prediction.label))
     others = [explain(shipped, film, label=label) for label in LABELS if label != prediction.label]
     assert not any(np.allclose(explain(shipped, film), other, atol=0.1) for other in others)
+
+
+def test_a_label_that_is_most_probable_by_its_bias_is_the_one_that_is_explained() -> None:
+    prepared = torch.full((1, 32, 32), -0.5)
+    prepared[0, :8, :8], prepared[0, :8, -8:] = 1, 0.9
+    predictor = Predictor(Sees(), card(biases={"COVID-19": 0, "Normal": 0, "Pneumonia": 3}), device=CPU)
+    (prediction,) = predictor.predict([prepared])
+    assert prediction.label == "Pneumonia"
+    assert np.array_equal(explain(predictor, prepared), explain(predictor, prepared, label="Pneumonia"))
+    assert not np.allclose(explain(predictor, prepared), explain(predictor, prepared, label="COVID-19"), atol=0.1)
 
 
 def test_a_label_for_which_nothing_speaks_has_a_map_of_zeros(shipped: Predictor) -> None:

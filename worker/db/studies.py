@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, Connection, case, exists, func, select, update
+from sqlalchemy import ColumnElement, Connection, case, exists, func, or_, select, update
 
 from worker.db import events
 from worker.db.schema import predictions, studies
@@ -107,12 +107,19 @@ def analyse_again(connection: Connection, study_ids: Sequence[StudyId], *, now: 
 
 
 def answered_by_another_model(connection: Connection, model: ModelIdentity, *, limit: int | None = None) -> list[StudyId]:
-    """Reported studies whose newest predictions are by other weights than these, oldest first."""
+    """Reported studies whose newest predictions are by another model, version or weights than these, oldest first.
+
+    A version may have the weights of the one before it and read their outputs otherwise.
+    """
     by_another = exists().where(
         predictions.c.study_id == studies.c.id,
         predictions.c.generation == studies.c.generation,
         predictions.c.role == ModelRole.ACTIVE,
-        predictions.c.weights_sha256 != model.weights_sha256,
+        or_(
+            predictions.c.model != model.name,
+            predictions.c.version != model.version,
+            predictions.c.weights_sha256 != model.weights_sha256,
+        ),
     )
     rows = connection.execute(
         select(studies.c.id)
