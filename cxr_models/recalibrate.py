@@ -1,7 +1,7 @@
 """Calibration on out-of-fold predictions: of ten times as many images as validation has, and of every source.
 
 The predictions of a cross-validation are by networks of one recipe, each image by one that was not trained on its group. What
-is fitted on them holds for a network that the recipe trains on all of them (Platt 2000, section 3). A fold is calibrated by the
+is fitted on them holds for a network that the recipe trains on all of them (Platt 2000). A fold is calibrated by the
 other folds, so that what is measured on it was not fitted on it.
 """
 

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from cxr_models.table import Goal, Measured
 
 NOTES = (
-    "In brackets 95 % by bootstrap over groups: what shares a patient, its bytes or a film. 5-fold: no group on two sides.",
+    "In brackets 95 % by bootstrap over groups: what shares a patient, its bytes or a film.",
+    "5-fold: no group on two sides, each fold calibrated by the others.",
     "Published test: all 66 images, by a model trained without them, their copies and their films.",
     "Calibration error: ten bins of equal width.",
 )
@@ -43,8 +44,9 @@ def table(
 ) -> None:
     """Print what both networks reach against what they must reach; every figure is computed now, from these images.
 
-    Cross-validated predictions are read from --results and must be of just these images. The shipped LeNet-5 classifies the
-    published test now; VGG16, whose weights are not shipped, has its predictions in --results.
+    Cross-validated predictions are read from --results, must be of just these images, and are calibrated fold by fold now. The
+    shipped LeNet-5 classifies the published test now; VGG16, whose weights are not shipped, has its calibrated model's
+    predictions in --results.
     """
     from cxr_models.catalogue import read_catalogue
     from cxr_models.recipe import read_recipe
