@@ -15,7 +15,7 @@ from cxr_models.quicken import channels_last
 from cxr_models.values import Card
 from cxr_models.views import all_views, averaged_logits
 
-STEPS = 16
+STEPS = 8
 PIXELS_AT_ONCE = 224 * 224
 """Of the input, through the network at once: every step of a small network, one step of a large one."""
 WIDTH = 5 / 32
@@ -44,7 +44,7 @@ def explain(predictor: Predictor, prepared: Tensor, *, label: str | None = None)
 def explain_batch(predictor: Predictor, batch: Sequence[Tensor], *, label: str | None = None) -> NDArray[np.float32]:
     """Map what in each image spoke for a label, against the others.
 
-    Integrated gradients (Sundararajan et al. 2017, arXiv:1703.01365) from the image's own mean grey, in 16 steps, of the
+    Integrated gradients (Sundararajan et al. 2017, arXiv:1703.01365) from the image's own mean grey, in 8 steps, of the
     label's logit less the mean of all: only differences of logits move a probability. Averaged over windows of 5/32 of the
     side; what spoke against the label is left out. What is explained is the answer of `predict`: all the card's views.
 

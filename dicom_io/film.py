@@ -22,6 +22,10 @@ _PALETTE: Final = bytes(
 _FROM, _FULL, _MOST_COVER = 0.2, 0.7, 0.5
 _COVER: Final = [round(255 * _MOST_COVER * min(1, max(0, (value / 255 - _FROM) / (_FULL - _FROM)))) for value in range(256)]
 """How opaque each value of a map is: what spoke little is not covered, and the film stays readable under what spoke most."""
+_LARGEST: Final = 896, 1152
+"""Columns and rows that a film has on any page, at most."""
+_FINER: Final = 1.1
+"""How much finer than on the page a film stays before it is drawn there by a filter that keeps edges."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -64,6 +68,24 @@ def require_shares(values: NDArray[Any]) -> None:
         raise InvalidReport("The pixels to be shown are not rows and columns between 0 and 1.")
 
 
+def reduce_film(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Average squares of pixels, as large as leave a film finer than any page shows it: for all pages at once.
+
+    Parameters
+    ----------
+    pixels
+        Rows, columns; 0..1.
+
+    Returns
+    -------
+    numpy.ndarray
+        Rows, columns; 0..1. The same where the film is no larger than a page shows it.
+    """
+    rows, columns = pixels.shape
+    factor = int(max(columns / _LARGEST[0], rows / _LARGEST[1]) / _FINER)
+    return pixels if factor < 2 else np.asarray(Image.fromarray(pixels).reduce(factor))
+
+
 def draw_film(shown: Shown, room: tuple[int, int]) -> Image.Image:
     """Draw the radiograph in its own proportions, as large as the room allows, under its map where it has one.
 
@@ -80,7 +102,7 @@ def draw_film(shown: Shown, room: tuple[int, int]) -> Image.Image:
     rows, columns = shown.pixels.shape
     scale = min(room[0] / columns, room[1] / rows)
     size = max(1, round(columns * scale)), max(1, round(rows * scale))
-    film = as_picture(shown.pixels).resize(size, Image.Resampling.LANCZOS, reducing_gap=1.2)
+    film = as_picture(shown.pixels).resize(size, Image.Resampling.LANCZOS, reducing_gap=_FINER)
     return film if shown.saliency is None else _covered(film, shown.saliency.map)
 
 

@@ -14,6 +14,7 @@ from pydicom.uid import UID, Comprehensive3DSRStorage, ComprehensiveSRStorage
 
 from dicom_io.capture import build_capture
 from dicom_io.document import build_document
+from dicom_io.film import reduce_film
 from dicom_io.heatmap import build_heatmap
 from dicom_io.key_object import build_key_object
 from dicom_io.kinds import SERIES, Kind
@@ -66,6 +67,11 @@ class Pictures:
     def pixels(self) -> NDArray[np.float32]:
         """The image as displayed, 0..1."""
         return read_image(self._image.instance.path, self.correction).pixels
+
+    @cached_property
+    def film(self) -> NDArray[np.float32]:
+        """The same, as fine as pages show it."""
+        return reduce_film(self.pixels)
 
     @cached_property
     def saliency(self) -> Saliency | None:
@@ -143,12 +149,12 @@ def _structured_report(findings: StudyFindings, output: Output, _: Pictures) -> 
 
 
 def _capture(findings: StudyFindings, _: Output, pictures: Pictures) -> Dataset:
-    return build_capture(findings, image=pictures.shown, pixels=pictures.pixels)
+    return build_capture(findings, image=pictures.shown, pixels=pictures.film)
 
 
 def _heatmap(findings: StudyFindings, _: Output, pictures: Pictures) -> Dataset:
     assert pictures.saliency is not None  # noqa: S101  `build` looked
-    return build_heatmap(findings, image=pictures.shown, pixels=pictures.pixels, saliency=pictures.saliency)
+    return build_heatmap(findings, image=pictures.shown, pixels=pictures.film, saliency=pictures.saliency)
 
 
 def _segmentation(findings: StudyFindings, _: Output, pictures: Pictures) -> Dataset:
@@ -157,7 +163,7 @@ def _segmentation(findings: StudyFindings, _: Output, pictures: Pictures) -> Dat
 
 
 def _document(findings: StudyFindings, _: Output, pictures: Pictures) -> Dataset:
-    return build_document(findings, image=pictures.shown, pixels=pictures.pixels)
+    return build_document(findings, image=pictures.shown, pixels=pictures.film)
 
 
 _BUILDERS: Final[Mapping[Kind, Callable[[StudyFindings, Output, Pictures], Dataset]]] = {
