@@ -53,6 +53,9 @@ def draw_panel(findings: StudyFindings, shown: Shown, *, width: int) -> Image.Im
     column.gap()
     if len(findings.images) > 1:
         column.text(words.shown.format(shown.number + 1, len(findings.images)), WHITE)
+    if corrected := words.told(image.correction, number=shown.number):
+        column.paragraph(corrected, WHITE)
+        column.gap()
     column.text(words.probability, GREY)
     for finding in image.findings:
         said = words.presences[image.presence(finding)]

@@ -86,6 +86,7 @@ def write_pdf(findings: StudyFindings, shown: Shown, views: Sequence[str], *, ma
         Spacer(0, 8),
         _first_sight(findings, shown),
         *_section(words.all_images, [_table(findings, views)]),
+        *_corrections(findings),
         *_section(words.parameters, map(_text, _parameters(findings, made_at))),
         *_section(words.limits, map(_text, _limits(words, findings.images[0]))),
     ]
@@ -184,6 +185,11 @@ def _table(findings: StudyFindings, views: Sequence[str]) -> Table:
     table = Table(rows, colWidths=[_WIDTH * 0.19, *[_WIDTH * 0.81 / columns] * columns])
     table.setStyle(style)
     return table
+
+
+def _corrections(findings: StudyFindings) -> list[Flowable]:
+    told = (findings.wording.told(image.correction, number=number) for number, image in enumerate(findings.images))
+    return [Spacer(0, 6), *map(_text, sentences)] if (sentences := [*filter(None, told)]) else []
 
 
 def _parameters(findings: StudyFindings, made_at: datetime) -> list[str]:

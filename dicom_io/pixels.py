@@ -6,7 +6,6 @@ stored cell -> stored value -> Modality LUT -> VOI LUT or window -> polarity -> 
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,14 +14,11 @@ from pydicom.dataset import Dataset
 from dicom_io.attributes import Unreadable, integers, numbers, shown, strings
 from dicom_io.header import read_header
 from dicom_io.shutter import Mask, visible_pixels
-from dicom_io.standing import Correction, Standing, orientation_of
+from dicom_io.standing import AS_TOLD, Correction, Standing, orientation_of
 from dicom_io.stored import MAX_PIXELS, Cells, Layout, read_cells, read_layout
 from dicom_io.voi import display_values, is_inverted, modality_values
 
 __all__ = ["AS_TOLD", "MAX_PIXELS", "Correction", "Image", "image_from", "read_header", "read_image"]
-
-AS_TOLD: Final = Correction()
-"""The header is believed."""
 
 _BLOCK_ROWS = 64  # keeps numpy's block of 64-bit indices in the processor's cache
 

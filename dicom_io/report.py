@@ -158,10 +158,12 @@ def _descriptors(image: SourceImage) -> Iterator[Any]:
 def _conclusion(findings: StudyFindings) -> sr.ContainerContentItem:
     """What is said of the whole study (TID 1500 row 12); highdicom has no template for it."""
     container = sr.ContainerContentItem(name=Document.QUALITATIVE_EVALUATIONS.value, relationship_type=_CONTAINS)
+    told = (findings.wording.told(image.correction, number=number) for number, image in enumerate(findings.images))
     container.ContentSequence = sr.ContentSequence(
         [
             sr.CodeContentItem(codes.DCM.OverallAssessment, findings.assessment.value, _CONTAINS),
             sr.TextContentItem(codes.DCM.Impression, findings.impression, _CONTAINS),
+            *(sr.TextContentItem(codes.DCM.Comment, comment, _CONTAINS) for comment in told if comment),
             sr.TextContentItem(codes.DCM.Comment, findings.wording.disclaimer, _CONTAINS),
         ]
     )

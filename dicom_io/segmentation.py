@@ -18,10 +18,9 @@ from dicom_io.film import as_picture, require_image, require_shares
 from dicom_io.header import read_header
 from dicom_io.identity import SourceImage, put, read_source_image
 from dicom_io.kinds import Kind, new_object
-from dicom_io.pixels import AS_TOLD, Correction
 from dicom_io.provenance import local_time, sign
 from dicom_io.sr_document import coded
-from dicom_io.standing import Standing
+from dicom_io.standing import AS_TOLD, Correction, Standing
 from dicom_io.values import Saliency, StudyFindings
 
 HIGHEST: Final = 255

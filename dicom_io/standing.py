@@ -1,7 +1,7 @@
 r"""How a frontal picture lies in its file, and how it is brought to PatientOrientation L\F and back (PS3.3 C.7.6.1.1.1)."""
 
 from dataclasses import dataclass
-from typing import Self, TypeVar
+from typing import Final, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,10 @@ class Correction:
         words = code.split()
         turns = [int(word.removeprefix("turned_")) // 90 for word in words if word.startswith("turned_")]
         return cls(quarter_turns=sum(turns), inverted="inverted" in words)
+
+
+AS_TOLD: Final = Correction()
+"""The header is believed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

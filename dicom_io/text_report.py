@@ -57,7 +57,8 @@ def _findings(findings: StudyFindings, images: list[SourceImage]) -> list[Datase
     """A paragraph per image, a line per class: what tells of an image is shown by some viewers without breaking its lines."""
     words, told = findings.wording, []
     for number, (of_image, image) in enumerate(zip(findings.images, images, strict=True), start=1):
-        text = "\r\n".join([f"{words.image.format(number)}.", *_sentences(of_image, words)])
+        name = words.told(of_image.correction, number=number - 1) or f"{words.image.format(number)}."
+        text = "\r\n".join([name, *_sentences(of_image, words)])
         told.append(paragraph(Heading.FINDING, words, text, about=image))
     return told
 

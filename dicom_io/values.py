@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from dicom_io.codes import Assessment, Condition, Presence
 from dicom_io.errors import InvalidReport
+from dicom_io.standing import AS_TOLD, Correction
 from dicom_io.wording import Language, Wording, wording_in
 
 StudyUID = NewType("StudyUID", str)
@@ -71,6 +72,8 @@ class ImageFindings:
     findings: tuple[ClassFinding, ...]
     undetermined: bool = False
     """The classifier is not sure of this image. What it flags stays flagged; the rest is then undetermined, not absent."""
+    correction: Correction = AS_TOLD
+    """With which it was read, where its pixels told other than its header."""
 
     def presence(self, finding: ClassFinding) -> Presence:
         """What is said of one of its classes."""

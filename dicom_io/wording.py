@@ -8,6 +8,7 @@ from typing import Final
 from pydicom.sr.coding import Code
 
 from dicom_io.codes import Assessment, Condition, Heading, Presence
+from dicom_io.standing import Correction
 
 
 class Language(StrEnum):
@@ -82,6 +83,24 @@ class Wording:
     threshold: str
     more: str
     model: str
+    corrected: str
+    exchanged: str
+    turned: str
+
+    def told(self, correction: Correction, *, number: int) -> str | None:
+        """How an image was analysed other than its header tells, as a sentence; None where it was as told.
+
+        Parameters
+        ----------
+        number
+            The image's place in the study, from 0.
+        """
+        steps = [self.exchanged] * correction.inverted
+        steps += [self.turned.format(90 * correction.quarter_turns)] * bool(correction.quarter_turns)
+        if not steps:
+            return None
+        how = steps[0] if len(steps) == 1 else self.both.format(*steps)
+        return self.corrected.format(image=self.image.format(number + 1), how=how)
 
 
 ENGLISH: Final = Wording(
@@ -171,6 +190,9 @@ ENGLISH: Final = Wording(
     threshold="threshold {}",
     more="and {} more in the report",
     model="Model {}",
+    corrected="{image} was analysed {how}.",
+    exchanged="with bright and dark exchanged, as its header names the wrong polarity",
+    turned="turned by {} degrees counter-clockwise, to stand upright",
 )
 
 SPANISH: Final = Wording(
@@ -272,6 +294,9 @@ SPANISH: Final = Wording(
     threshold="umbral {}",
     more="y {} más en el informe",
     model="Modelo {}",
+    corrected="{image} se analizó {how}.",
+    exchanged="con claros y oscuros invertidos, pues su cabecera indica una polaridad errónea",
+    turned="girada {} grados en sentido antihorario, para quedar derecha",
 )
 
 _IN: Final = {Language.ENGLISH: ENGLISH, Language.SPANISH: SPANISH}

@@ -107,6 +107,7 @@ def study_findings(
                 path=image.instance.path,
                 findings=_class_findings(image.answer),
                 undetermined=image.answer.undetermined,
+                correction=image.correction,
             )
             for image in study.images
             if image.answer is not None

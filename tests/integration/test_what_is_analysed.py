@@ -25,6 +25,7 @@ from worker.db import analyses
 from worker.db.database import Database
 from worker.demo.phantom import synthetic_radiograph
 from worker.engine import Gate, LocalEngine
+from worker.findings import study_findings
 from worker.steps.examine import ExaminedImage, examine
 from worker.steps.report import Pictures
 from worker.steps.select import SelectedImage, select
@@ -249,6 +250,7 @@ def test_what_was_corrected_is_recorded_and_what_reports_show_is_what_was_analys
         (study,) = analyses.analysed(connection, now=site.clock(), limit=1, data_dir=parts.data_dir)
     assert study.images[0].correction == Correction(quarter_turns=2, inverted=True)
     np.testing.assert_allclose(Pictures(study, lambda: engine).pixels, film / 255, atol=1e-6)
+    assert study_findings(study, name="result", predecessor=None).images[0].correction == study.images[0].correction
 
 
 def test_without_the_pixel_gate_headers_are_believed_and_a_silent_one_is_a_refusal() -> None:

@@ -17,6 +17,7 @@ from dicom_io.errors import InvalidReport
 from dicom_io.page import HEIGHT, WIDTH
 from dicom_io.panel import FONT, SMALL, wrapped
 from dicom_io.report import build_structured_report
+from dicom_io.standing import Correction
 from dicom_io.values import ClassFinding, StudyFindings
 from dicom_io.wording import Language
 from tests.studies import ANALYSED_AT, STUDY_UID, findings_on, radiograph
@@ -112,6 +113,7 @@ def test_what_a_reader_must_know_changes_the_page(tmp_path: Path) -> None:
         page_of(findings_on(*paths, assessment=Assessment.NORMAL)),
         page_of(findings_on(*paths, assessment=Assessment.UNDETERMINED)),
         page_of(replace(usual, images=tuple(replace(image, undetermined=True) for image in usual.images))),
+        page_of(replace(usual, images=tuple(replace(image, correction=Correction(inverted=True)) for image in usual.images))),
     ]
     assert len({page.tobytes() for page in pages}) == len(pages)
 

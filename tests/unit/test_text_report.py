@@ -10,6 +10,7 @@ from pydicom.uid import BasicTextSRStorage
 from dicom_io.codes import Assessment, Heading
 from dicom_io.errors import InvalidReport
 from dicom_io.report import build_structured_report
+from dicom_io.standing import Correction
 from dicom_io.text_report import build_text_report
 from dicom_io.uids import DEVICE_UID
 from dicom_io.values import ObjectReference, SeriesUID, SOPClassUID, SOPInstanceUID
@@ -115,3 +116,22 @@ def test_every_heading_has_words_that_fit(language: Language) -> None:
     headings = wording_in(language).headings
     assert set(headings) == set(Heading)
     assert all(0 < len(heading.encode()) <= 64 for heading in headings.values())
+
+
+CORRECTED = {
+    Language.ENGLISH: "Image 2 was analysed with bright and dark exchanged, as its header names the wrong polarity and "
+    "turned by 90 degrees counter-clockwise, to stand upright.",
+    Language.SPANISH: "Imagen 2 se analizó con claros y oscuros invertidos, pues su cabecera indica una polaridad errónea y "
+    "girada 90 grados en sentido antihorario, para quedar derecha.",
+}
+
+
+@pytest.mark.parametrize("build", [build_text_report, build_structured_report])
+@pytest.mark.parametrize("language", Language)
+def test_a_reader_is_told_that_an_image_was_put_right(language: Language, build: Any, tmp_path: Path) -> None:
+    findings = findings_on(radiograph(tmp_path), radiograph(tmp_path, number=2), language=language)
+    first, second = findings.images
+    second = replace(second, correction=Correction(inverted=True, quarter_turns=1))
+    before, after = (said(reread(build(replace(findings, images=images)))) for images in (findings.images, (first, second)))
+    assert CORRECTED[language] in after
+    assert CORRECTED[language][:20] not in before
