@@ -1,5 +1,6 @@
 """The sending end: C-ECHO, and C-STORE of files as they lie on disk (PS3.4 annexes A and B)."""
 
+import ssl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -40,8 +41,8 @@ class _Outgoing:
     transfer_syntax: TransferSyntaxUID
 
 
-def echo(peer: Peer, *, calling_ae_title: str) -> None:
-    """Verify that a peer answers C-ECHO.
+def echo(peer: Peer, *, calling_ae_title: str, tls: ssl.SSLContext | None = None) -> None:
+    """Verify that a peer answers C-ECHO, over TLS where a context is given.
 
     Raises
     ------
@@ -52,7 +53,7 @@ def echo(peer: Peer, *, calling_ae_title: str) -> None:
     """
     ae = _application_entity(calling_ae_title)
     ae.add_requested_context(Verification)
-    with _association(ae, peer) as assoc:
+    with _association(ae, peer, tls) as assoc:
         status = assoc.send_c_echo()
         if "Status" not in status:
             raise PeerUnavailable("The peer did not answer C-ECHO.")
@@ -60,8 +61,12 @@ def echo(peer: Peer, *, calling_ae_title: str) -> None:
             raise PeerRefused(f"C-ECHO was answered 0x{status.Status:04X}.")
 
 
-def send(peer: Peer, paths: Sequence[Path], *, calling_ae_title: str) -> Iterator[StoreOutcome]:
+def send(
+    peer: Peer, paths: Sequence[Path], *, calling_ae_title: str, tls: ssl.SSLContext | None = None
+) -> Iterator[StoreOutcome]:
     """Send files over one association, proposing only what is sent; the data sets travel as the bytes on disk.
+
+    Over TLS where a context is given.
 
     Yields one outcome for each path: first those that cannot be read, then the others in order, each as soon as it is known.
     An association that breaks gives the rest of the files the same error. Warning statuses mean stored.
@@ -80,7 +85,7 @@ def send(peer: Peer, paths: Sequence[Path], *, calling_ae_title: str) -> Iterato
         ae.add_requested_context(sop_class, syntax)
     done = 0
     try:
-        with _association(ae, peer) as assoc:
+        with _association(ae, peer, tls) as assoc:
             for file in outgoing:
                 outcome = _store(assoc, file)
                 done += 1
@@ -101,13 +106,14 @@ def _application_entity(ae_title: str) -> AE:
 
 
 @contextmanager
-def _association(ae: AE, peer: Peer) -> Iterator[Association]:
+def _association(ae: AE, peer: Peer, tls: ssl.SSLContext | None) -> Iterator[Association]:
     assoc = ae.associate(
         peer.host,
         peer.port,
         ae_title=peer.ae_title,
         max_pdu=_MAX_PDU_BYTES,
         evt_handlers=[(evt.EVT_CONN_OPEN, tune_socket)],
+        tls_args=(tls, peer.host) if tls is not None else None,
     )
     if assoc.is_rejected:
         primitive = assoc.acceptor.primitive
