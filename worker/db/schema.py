@@ -124,6 +124,7 @@ instances = Table(
     Column("reason_code", String(32)),
     Column("reason", Text),
     Column("correction", String(32), nullable=False, server_default=""),
+    Column("gone_at", UtcDateTime),  # when its file was deleted, or found missing; null: the file is there
     UniqueConstraint("sop_instance_uid", "sha256"),
 )
 
@@ -165,6 +166,7 @@ reports = Table(
     Column("result_key", String(64), nullable=False),
     Column("path", String(255), nullable=False),
     Column("made_at", UtcDateTime, nullable=False),
+    Column("gone_at", UtcDateTime),
     _one_of("kind", Kind),
 )
 
