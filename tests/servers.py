@@ -79,7 +79,8 @@ def orthanc(folder: Path, *, dicom_port: int | None = None, plugins: Sequence[st
     (folder / "orthanc").mkdir(exist_ok=True)
     (folder / "orthanc.json").write_text(json.dumps(settings))
     with (folder / "orthanc.log").open("ab") as log:
-        process = subprocess.Popen(["Orthanc", str(folder / "orthanc.json")], stdout=log, stderr=log)
+        command, environment = ["Orthanc", str(folder / "orthanc.json")], os.environ | {"TCP_NODELAY": "1"}
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
     running = Orthanc(dicom_port=settings["DicomPort"], http_port=settings["HttpPort"])  # type: ignore[arg-type]
     try:
         wait_for(lambda: _answers(running), "Orthanc answers", seconds=START_SECONDS)
