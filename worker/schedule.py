@@ -13,6 +13,7 @@ from apscheduler.triggers.cron import CronTrigger
 
 from worker import pipeline
 from worker.db import analyses, reports, studies
+from worker.keeping.orphans import Fate, mend
 from worker.log import traceback_of
 from worker.models import active_identity
 from worker.pipeline import Parts
@@ -22,6 +23,7 @@ log = structlog.get_logger()
 
 STUDIES = "studies"
 NIGHTLY = "nightly"
+MEND = "mend"
 
 
 class Schedule:
@@ -34,13 +36,16 @@ class Schedule:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         # Each job may run while its successor waits; a destination that hangs must not take another one's thread.
-        self._threads = ThreadPoolExecutor(2 * (2 + len(parts.settings.destinations)))
+        self._threads = ThreadPoolExecutor(2 * (3 + len(parts.settings.destinations)))
         self._scheduler = BackgroundScheduler(timezone="UTC", executors={"default": self._threads})
         self._closing = Event()
         interval = parts.settings.schedule.interval_seconds
         self._add_steps(STUDIES, self._advance, interval)
         for destination in parts.settings.destinations:
             self._add_steps(_job_of(destination), self._deliverer(destination), interval)
+        self._scheduler.add_job(
+            self._guarded(MEND, self._mend), "interval", days=1, id=MEND, misfire_grace_time=None, next_run_time=parts.clock()
+        )
         if parts.settings.schedule.reprocess:
             self._scheduler.add_job(
                 self._guarded(NIGHTLY, self._reprocess),
@@ -115,6 +120,10 @@ class Schedule:
         count = pipeline.reprocess_outdated(self._parts, model)
         log.info("nightly.reprocess", count=count)
         if count:
+            self.wake()
+
+    def _mend(self) -> None:
+        if mend(self._parts)[Fate.ENTERED]:
             self.wake()
 
     def _guarded(self, step: str, run: Callable[[], None]) -> Callable[[], None]:

@@ -67,11 +67,15 @@ def init(
 
 
 @app.command()
-def doctor(config: Config = None, as_json: AsJson = False) -> None:
+def doctor(
+    deep: Annotated[bool, typer.Option("--deep", help="Read every stored file and verify its checksum too.")] = False,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
     """Check configuration, database, disk, model, GPU and destinations, and name the cure for each failure."""
     from worker.cli.doctor import examine, show
 
-    checks = examine(settings_of(config))
+    checks = examine(settings_of(config), deep=deep)
     raise typer.Exit(show(checks, as_json=as_json))
 
 

@@ -13,11 +13,12 @@ from cxr_models.gate import FrontalGate
 from cxr_models.predict import Predictor, choose_device
 from cxr_models.values import Card
 from dicom_io.sender import echo
-from worker.cli.printing import print_json, print_table
+from worker.cli.printing import print_json, print_table, progressing
 from worker.db import events, reports
 from worker.db.database import Database, open_database
 from worker.db.migrate import current_revision, require_newest
 from worker.errors import AnotherRunner
+from worker.keeping.deep_check import check_files
 from worker.leader import leadership
 from worker.register import require_meanings
 from worker.registry import ModelFolder, active_model, find_exactly, shadow_model
@@ -42,9 +43,16 @@ class Check:
     """Nothing that is reported depends on it: not ok is a warning, and changes no exit code."""
 
 
-def examine(settings: Settings) -> list[Check]:
-    """Look at everything that the worker needs."""
-    return [Check(name="configuration", ok=True, detail="read"), *_checks(settings)]
+def examine(settings: Settings, *, deep: bool = False) -> list[Check]:
+    """Look at everything that the worker needs; where it is to be deep, read every stored file too."""
+    checks = [Check(name="configuration", ok=True, detail="read"), *_checks(settings)]
+    if deep:
+        cure = (
+            "start 'serve' or 'run', which mends files without rows and rows without files; what changed: restore it, or "
+            "have it sent again; what is open to others: chmod -R go= data_dir"
+        )
+        checks.append(_tried("files", partial(_files, settings), cure))
+    return checks
 
 
 def show(checks: list[Check], *, as_json: bool) -> int:
@@ -118,6 +126,14 @@ def _database(settings: Settings) -> str:
         return f"{database.dialect} at migration {current_revision(database)}"
     finally:
         database.close()
+
+
+def _files(settings: Settings) -> str:
+    with _existing(settings) as database:
+        if database is None:
+            return "none yet"
+        with progressing("reading files") as progress:
+            return check_files(database, settings.data_dir, progress=progress)
 
 
 def _refused(settings: Settings) -> str:

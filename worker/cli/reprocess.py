@@ -39,12 +39,15 @@ def reprocess(
                 chosen = studies.in_state(connection, StudyState.FAILED)
             else:
                 chosen = [_found(connection, uid) for uid in study_uids or []]
-        count = 0
+        count, gone = 0, list[str]()
         for piece in (
             chosen[first : first + _AT_ONCE] for first in range(0, len(chosen), _AT_ONCE)
         ):  # a sender must not wait for a long transaction
             with database.write() as connection:
+                gone += studies.without_files(connection, piece)
                 count += studies.analyse_again(connection, piece, now=datetime.now(UTC), why="asked by the operator")
+    for study_uid in gone:
+        print(f"{study_uid}: its files are gone; send it again.")
     print(f"{count} of {len(chosen)} studies are due again.")
 
 

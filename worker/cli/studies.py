@@ -67,7 +67,17 @@ def show(study_uid: str, config: Config = None, as_json: AsJson = False) -> None
     if as_json:
         print_json(study)
         return
-    for key in ("study_uid", "patient_id", "accession_number", "state", "reason", "triage", "received_at", "completed_at"):
+    for key in (
+        "study_uid",
+        "patient_id",
+        "accession_number",
+        "state",
+        "reason",
+        "triage",
+        "received_at",
+        "completed_at",
+        "files_gone_at",
+    ):
         print(f"{key:17} {study[key] if study[key] is not None else ''}")
     images = (
         (image["sop_instance_uid"], image["modality"], image["eligible"], _answer(image), image["reason"])

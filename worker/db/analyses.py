@@ -194,7 +194,8 @@ def unanswered(connection: Connection, output: Output, *, now: datetime, limit: 
         reports.c.kind == output.kind,
         reports.c.language == output.language,
     )
-    due = _due(now, StudyState.NOT_ANALYSED) & ~told & (studies.c.attempts < MAX_ATTEMPTS)
+    with_a_file = exists().where(instances.c.study_id == studies.c.id, instances.c.gone_at.is_(None))
+    due = _due(now, StudyState.NOT_ANALYSED) & ~told & (studies.c.attempts < MAX_ATTEMPTS) & with_a_file
     rows = connection.execute(select(studies).where(due).order_by(studies.c.analysed_at, studies.c.id).limit(limit)).mappings()
     return [
         UnansweredStudy(
@@ -213,7 +214,9 @@ def _refused_images(connection: Connection, study_id: StudyId, data_dir: Path) -
     """The newest content of each image."""
     set_aside = instances.c.reason_code.in_(["repeated", "replaced"])
     rows = connection.execute(
-        select(instances).where(instances.c.study_id == study_id, ~set_aside).order_by(instances.c.sop_instance_uid)
+        select(instances)
+        .where(instances.c.study_id == study_id, instances.c.gone_at.is_(None), ~set_aside)
+        .order_by(instances.c.sop_instance_uid)
     ).mappings()
     return tuple(
         ImageOutcome(
@@ -247,7 +250,8 @@ def _same_generation(study: ReadyStudy, state: StudyState) -> Any:
 
 
 def _instances_of(connection: Connection, study_id: StudyId, data_dir: Path) -> tuple[StoredInstance, ...]:
-    rows = connection.execute(select(instances).where(instances.c.study_id == study_id).order_by(instances.c.turn)).mappings()
+    there = (instances.c.study_id == study_id) & instances.c.gone_at.is_(None)
+    rows = connection.execute(select(instances).where(there).order_by(instances.c.turn)).mappings()
     return tuple(_instance(row, data_dir) for row in rows)
 
 

@@ -26,15 +26,17 @@ class Arrival:
 
 
 def is_newest(connection: Connection, *, sop_instance_uid: SOPInstanceUID, sha256: str) -> bool:
-    """Whether these very bytes are the last that came under their SOP Instance UID."""
-    last = select(instances.c.sha256).where(instances.c.sop_instance_uid == sop_instance_uid).order_by(instances.c.turn.desc())
+    """Whether these very bytes are the last that came under their SOP Instance UID, and their file is not gone."""
+    there = (instances.c.sop_instance_uid == sop_instance_uid) & instances.c.gone_at.is_(None)
+    last = select(instances.c.sha256).where(there).order_by(instances.c.turn.desc())
     return connection.execute(last.limit(1)).scalar() == sha256
 
 
 def add_arrival(connection: Connection, arrival: Arrival) -> None:
     """Enter an object: the study if it is new, the instance unless its bytes are known, and the study reopened.
 
-    Bytes that are known and were replaced since take their turn again: what the sender sent last counts.
+    Bytes that are known and were replaced since take their turn again: what the sender sent last counts. So do those whose
+    file was gone.
     """
     identity = arrival.identity
     study_id = _study_of(connection, arrival)
@@ -68,7 +70,7 @@ def add_arrival(connection: Connection, arrival: Arrival) -> None:
     )
     if added is None:
         same = (instances.c.sop_instance_uid == identity.sop_instance_uid) & (instances.c.sha256 == arrival.file.sha256)
-        connection.execute(update(instances).where(same).values(turn=turn))
+        connection.execute(update(instances).where(same).values(turn=turn, gone_at=None))
     elif in_conflict:
         events.add(connection, "conflict", at=arrival.at, study_id=study_id, detail="Same SOP Instance UID, other content.")
     _reopen(connection, before, arrival)

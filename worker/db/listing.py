@@ -85,6 +85,7 @@ def _described(connection: Connection, chosen: Select[Any]) -> list[Listed]:
             "analysed_at": _moment(row["analysed_at"]),
             "triage": row["triage"],
             "generation": row["generation"],
+            "files_gone_at": _moment(max(filter(None, (image["gone_at"] for image in images[row["id"]])), default=None)),
             "images": [_image(image, answers[row["id"]]) for image in images[row["id"]]],
             "reports": [
                 {key: report[key] for key in ("kind", "language", "sop_instance_uid", "sop_class_uid", "generation")}
@@ -105,6 +106,7 @@ def _image(image: RowMapping, answers: Sequence[RowMapping]) -> Listed:
         "reason_code": image["reason_code"],
         "reason": image["reason"],
         "conflict": image["conflict"],
+        "file_gone_at": _moment(image["gone_at"]),
         "path": image["path"],
         "predictions": [_answer(answer) for answer in of_image if answer["role"] == ModelRole.ACTIVE],
         "shadow_predictions": [_answer(answer) for answer in of_image if answer["role"] == ModelRole.SHADOW],

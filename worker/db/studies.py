@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import ColumnElement, Connection, case, exists, func, or_, select, update
 
 from worker.db import events
-from worker.db.schema import predictions, studies
+from worker.db.schema import instances, predictions, studies
 from worker.values import (
     AnalysedStudy,
     ModelIdentity,
@@ -84,8 +84,11 @@ def mark_delivered(connection: Connection, study_id: StudyId, *, now: datetime) 
 
 
 def analyse_again(connection: Connection, study_ids: Sequence[StudyId], *, now: datetime, why: str) -> int:
-    """Make studies due for analysis under a new generation; answer how many. Arriving and ready ones are due anyway."""
-    settled = studies.c.state.not_in([StudyState.ARRIVING, StudyState.READY])
+    """Make studies due for analysis under a new generation; answer how many. Arriving and ready ones are due anyway.
+
+    Those whose files are gone are left as they are: `without_files` names them.
+    """
+    settled = studies.c.state.not_in([StudyState.ARRIVING, StudyState.READY]) & ~has_gone_files()
     again = 0
     for study_id in study_ids:
         changed = connection.execute(
@@ -123,11 +126,22 @@ def answered_by_another_model(connection: Connection, model: ModelIdentity, *, l
     )
     rows = connection.execute(
         select(studies.c.id)
-        .where(studies.c.state.in_([StudyState.REPORTED, StudyState.DELIVERED]), by_another)
+        .where(studies.c.state.in_([StudyState.REPORTED, StudyState.DELIVERED]), by_another, ~has_gone_files())
         .order_by(studies.c.received_at)
         .limit(limit)
     )
     return [StudyId(row.id) for row in rows]
+
+
+def has_gone_files() -> ColumnElement[bool]:
+    """Whether a file of a study was deleted or is missing: it cannot be analysed again as it came."""
+    return exists().where(instances.c.study_id == studies.c.id, instances.c.gone_at.is_not(None))
+
+
+def without_files(connection: Connection, study_ids: Sequence[StudyId]) -> list[str]:
+    """The Study Instance UIDs of those among these studies whose files are gone."""
+    gone = select(studies.c.study_uid).where(studies.c.id.in_(study_ids), has_gone_files())
+    return list(connection.execute(gone).scalars())
 
 
 def next_quiet_end(connection: Connection, *, quiet: timedelta) -> datetime | None:

@@ -1,0 +1,1 @@
+"""Keeping: what lies on disk and what the database says of it stay in step."""

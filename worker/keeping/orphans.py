@@ -1,0 +1,114 @@
+"""Orphans: files without rows are entered again or moved aside, rows without files make their study fail visibly."""
+
+from collections import Counter, defaultdict
+from enum import StrEnum
+from pathlib import Path
+
+import structlog
+
+from dicom_io.errors import DicomError, InvalidObject
+from dicom_io.found import FoundFile, dataset_digest, read_found
+from worker.db import arrivals, events, files
+from worker.db.arrivals import Arrival
+from worker.files import make_folder, sync_folder
+from worker.keeping.removal import discard, is_young
+from worker.pipeline import Parts
+from worker.steps.store import FOLDER
+from worker.values import InstanceId, StoredFile, StudyId
+
+log = structlog.get_logger()
+
+ASIDE = Path("aside")
+"""Where in the data folder what cannot be entered is moved."""
+
+
+class Fate(StrEnum):
+    """What became of a file or a row that had lost the other."""
+
+    ENTERED = "entered"
+    """The file has a row again."""
+    SET_ASIDE = "set_aside"
+    """The file was moved: nobody can say whose it is, or its sender has sent other content since."""
+    DISCARDED = "discarded"
+    """The file was deleted: its row says that it is gone."""
+    LEFT = "left"
+    """The file is so young that its receiver may still be at work."""
+    LOST = "lost"
+    """The row's file is missing."""
+
+
+def mend(parts: Parts) -> Counter[Fate]:
+    """Put the received files and their rows in step; receivers may be at work meanwhile."""
+    fates: Counter[Fate] = Counter()
+    for digit in "0123456789abcdef":
+        there = {path.relative_to(parts.data_dir) for path in (parts.data_dir / FOLDER).glob(f"{digit}*/*.dcm")}
+        with parts.database.read() as connection:  # after the folder: what was stored in between has a row and is no orphan
+            rows = {kept.path: kept for kept in files.received(connection, sha256_begins=digit)}
+        if rows and not (parts.data_dir / FOLDER).is_dir():
+            log.error("files.unreachable", where=str(FOLDER))  # a disk that is not mounted has lost nothing
+            return fates
+        fates.update(_enter(path, parts) for path in sorted(there - rows.keys()))
+        missing: defaultdict[StudyId, list[InstanceId]] = defaultdict(list)
+        for path, kept in rows.items():
+            if kept.gone and path in there:
+                fates[Fate.DISCARDED] += discard(parts.data_dir / path, now=parts.clock())
+            elif not kept.gone and path not in there and not (parts.data_dir / path).exists():
+                missing[kept.study_id].append(kept.id)
+        for study_id, ids in missing.items():
+            with parts.database.write() as connection:
+                files.lose(connection, study_id, ids, now=parts.clock())
+            log.error("files.lost", study_id=study_id, count=len(ids))
+            fates[Fate.LOST] += len(ids)
+    log.info("files.mended", count=fates.total() - fates[Fate.LEFT])
+    return fates
+
+
+def _enter(path: Path, parts: Parts) -> Fate:
+    """Give a file its row, or move it aside."""
+    whole = parts.data_dir / path
+    try:
+        found, file = _read(whole, path)
+    except DicomError as error:
+        return _set_aside(path, str(error), parts)
+    except FileNotFoundError:  # whoever deletes what is gone was here
+        return Fate.LEFT
+    with parts.database.write() as connection:
+        newer = files.other_came_since(connection, found.identity.sop_instance_uid, file.sha256, whole.stat().st_mtime)
+        if not newer:
+            arrivals.add_arrival(connection, _arrival(found, file, parts))
+    if newer:  # its sender never heard that it was stored, and sent something else
+        return _set_aside(path, "Other content came later under its SOP Instance UID.", parts)
+    log.warning("file.entered", calling_ae_title=found.source_ae_title)
+    return Fate.ENTERED
+
+
+def _read(whole: Path, path: Path) -> tuple[FoundFile, StoredFile]:
+    found = read_found(whole)
+    sha256, size = dataset_digest(whole)
+    if sha256 != path.stem:
+        raise InvalidObject("Its bytes are not those that its name tells.")
+    return found, StoredFile(path=path, sha256=sha256, size=size)
+
+
+def _arrival(found: FoundFile, file: StoredFile, parts: Parts) -> Arrival:
+    return Arrival(
+        identity=found.identity,
+        file=file,
+        transfer_syntax=found.transfer_syntax,
+        calling_ae_title=found.source_ae_title,
+        peer_address="",
+        at=parts.clock(),
+    )
+
+
+def _set_aside(path: Path, why: str, parts: Parts) -> Fate:
+    if is_young(parts.data_dir / path, now=parts.clock()):
+        return Fate.LEFT
+    folder = parts.data_dir / ASIDE
+    make_folder(folder)
+    (parts.data_dir / path).rename(folder / path.name)
+    sync_folder(folder)
+    with parts.database.write() as connection:
+        events.add(connection, "file_set_aside", at=parts.clock(), detail=f"{ASIDE / path.name}: {why}")
+    log.warning("file.set_aside", where=str(ASIDE / path.name))
+    return Fate.SET_ASIDE
