@@ -11,7 +11,7 @@ VIEWER := .viewer/ohif-$(OHIF)
 export CXR_DATA ?= ../shared/data
 export CXR_DICOM ?= ../shared/dicom
 
-.PHONY: install check test viewer pictures demo bench format clean
+.PHONY: install check audit constraints test viewer pictures demo bench format clean
 
 install: $(STAMP)
 
@@ -27,6 +27,15 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive .
+
+# Known vulnerabilities of what is deployed: asks the advisory database of PyPI, so not part of check.
+audit: install
+	$(BIN)/pip-audit --strict --no-deps --disable-pip --requirement deploy/constraints.txt
+
+# The exact versions that were tested, for deployment. Commit the result.
+constraints: install
+	$(BIN)/python deploy/write_constraints.py
 
 format: install
 	$(BIN)/ruff format .

@@ -23,7 +23,7 @@ def render_card(card: Card, *, crossvalidation: Mapping[str, Any] | None = None)
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        autoescape=False,  # noqa: S701  Markdown, from our own card
+        autoescape=False,  # noqa: S701  Markdown, from our own card  # nosec B701
     )
     environment.filters["figure"] = _figure
     page = environment.get_template("card.md").render(card=card, crossvalidation=crossvalidation)

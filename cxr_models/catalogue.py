@@ -181,7 +181,7 @@ def folds(images: Sequence[LabelledImage], *, count: int = 5, seed: int = 0) -> 
     if count < 2 or len(members) < count:
         raise InvalidData(f"{len(members)} groups of images cannot be parted into {count} folds.")
     order = sorted(members)
-    random.Random(seed).shuffle(order)  # noqa: S311  a draw that can be repeated, not a secret
+    random.Random(seed).shuffle(order)  # noqa: S311  a draw that can be repeated, not a secret  # nosec B311
     order.sort(key=lambda group: len(members[group]), reverse=True)
     totals = Counter((image.source, image.label) for image in images)
     filled: list[Counter[tuple[str, str]]] = [Counter() for _ in range(count)]
@@ -217,7 +217,7 @@ def _draw(images: Sequence[LabelledImage], *, share: float, seed: int) -> set[st
         groups = strata[stratum]
         wanted = round(share * groups.total())
         order = sorted(groups)
-        random.Random(f"{seed} {stratum}").shuffle(order)  # noqa: S311  a draw that can be repeated, not a secret
+        random.Random(f"{seed} {stratum}").shuffle(order)  # noqa: S311  a draw that can be repeated, not a secret  # nosec B311
         drawn = sum(groups[group] for group in chosen)
         for group in order:
             if drawn >= wanted:

@@ -12,7 +12,7 @@ def render_gate_card(card: GateCard) -> str:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        autoescape=False,  # noqa: S701  Markdown, from our own card
+        autoescape=False,  # noqa: S701  Markdown, from our own card  # nosec B701
     )
     environment.filters["percent"] = _percent
     return environment.get_template("gate_card.md").render(card=card).rstrip() + "\n"

@@ -6,7 +6,7 @@ in three channels and normalised in the source's way.
 
 import hashlib
 import io
-import pickle
+import pickle  # for its error alone: nothing is unpickled  # nosec B403
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -70,7 +70,7 @@ def conformance_statement() -> str:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        autoescape=False,  # noqa: S701  Markdown of our own words
+        autoescape=False,  # noqa: S701  Markdown of our own words  # nosec B701
     )
     examples = dict(_examples())
     return environment.get_template("conformance.md").render(

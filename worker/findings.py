@@ -50,7 +50,7 @@ def result_key(study: AnalysedStudy) -> str:
     """One name for one result: these bytes of these images of this study, by these weights with these parameters."""
     parts: list[str] = [study.study_uid, study.triage]
     for image in study.images:
-        assert image.answer is not None  # noqa: S101  an analysed study holds only images with an answer
+        assert image.answer is not None  # noqa: S101  an analysed study has only images with an answer  # nosec B101
         model = image.answer.model
         parameters = (image.answer.temperature, sorted(image.answer.thresholds.items()))
         parts.append(f"{image.instance.sop_instance_uid} {image.instance.sha256} {model.weights_sha256} {parameters}")

@@ -21,9 +21,11 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     # Objects of the newer kinds stay on disk and in the PACS; their rows and deliveries go.
-    newer = "SELECT id FROM reports WHERE kind NOT IN ('sr', 'capture') OR language <> 'en'"
-    op.execute(f"DELETE FROM deliveries WHERE report_id IN ({newer})")  # noqa: S608  a constant
-    op.execute(f"DELETE FROM reports WHERE id IN ({newer})")  # noqa: S608  a constant
+    op.execute(
+        "DELETE FROM deliveries WHERE report_id IN"
+        " (SELECT id FROM reports WHERE kind NOT IN ('sr', 'capture') OR language <> 'en')"
+    )
+    op.execute("DELETE FROM reports WHERE kind NOT IN ('sr', 'capture') OR language <> 'en'")
     with op.batch_alter_table("reports", schema=None) as batch_op:
         batch_op.drop_constraint(op.f("ck_reports_kind_known"), type_="check")
         batch_op.create_check_constraint(op.f("ck_reports_kind_known"), "kind IN ('sr', 'capture')")

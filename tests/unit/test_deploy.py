@@ -118,7 +118,8 @@ def test_what_is_built_lets_in_every_package_and_nothing_of_a_site() -> None:
     let_in = {line[1:] for line in (DEPLOY / "Dockerfile.dockerignore").read_text().splitlines() if line.startswith("!")}
     configured = (DEPLOY.parent / "pyproject.toml").read_text()
     (included,) = re.findall(r"^include = (\[.+\])$", configured, re.MULTILINE)
-    assert let_in == {name.rstrip("*") for name in json.loads(included)} | {"pyproject.toml", "README.md", "LICENSE"}
+    beside = {"pyproject.toml", "README.md", "LICENSE", "deploy/constraints.txt"}
+    assert let_in == {name.rstrip("*") for name in json.loads(included)} | beside
 
 
 def test_the_unit_starts_a_command_that_exists(unit: dict[str, str]) -> None:

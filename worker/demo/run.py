@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-import subprocess
+import subprocess  # the demo starts a worker  # nosec B404
 import sys
 import tempfile
 from collections import Counter
@@ -164,7 +164,7 @@ def _worker(folder: Path, pacs_port: int) -> Iterator[RunningWorker]:
     own = {name: value for name, value in os.environ.items() if not name.startswith("CXR_")}
     with log.open("wb") as output:
         command = [sys.executable, "-m", "worker", "serve", "--config", str(config)]
-        process = subprocess.Popen(command, stderr=output, env=own)  # noqa: S603  our own command
+        process = subprocess.Popen(command, stderr=output, env=own)  # noqa: S603  our own command  # nosec B603
     try:
         port = _port_when_ready(process, log)
         database = open_database(f"sqlite:///{folder / 'var' / 'worker.db'}")

@@ -77,7 +77,7 @@ class Pictures:
     def saliency(self) -> Saliency | None:
         """What spoke for its most probable abnormal condition; None where the model that answered is not at hand."""
         answer = self._image.answer
-        assert answer is not None  # noqa: S101  an analysed study holds only images with an answer
+        assert answer is not None  # noqa: S101  an analysed study has only images with an answer  # nosec B101
         label = most_telling(answer)
         found = self._explainer().explain(self.pixels, answer.model, label)
         return None if found is None else Saliency(condition=MEANINGS[label].condition, map=found)
@@ -153,12 +153,12 @@ def _capture(findings: StudyFindings, _: Output, pictures: Pictures) -> Dataset:
 
 
 def _heatmap(findings: StudyFindings, _: Output, pictures: Pictures) -> Dataset:
-    assert pictures.saliency is not None  # noqa: S101  `build` looked
+    assert pictures.saliency is not None  # noqa: S101  `build` looked  # nosec B101
     return build_heatmap(findings, image=pictures.shown, pixels=pictures.film, saliency=pictures.saliency)
 
 
 def _segmentation(findings: StudyFindings, _: Output, pictures: Pictures) -> Dataset:
-    assert pictures.saliency is not None  # noqa: S101  `build` looked
+    assert pictures.saliency is not None  # noqa: S101  `build` looked  # nosec B101
     return build_segmentation(findings, image=pictures.shown, saliency=pictures.saliency, correction=pictures.correction)
 
 
