@@ -14,6 +14,7 @@ from apscheduler.triggers.cron import CronTrigger
 from worker import pipeline
 from worker.db import analyses, reports, studies
 from worker.keeping.orphans import Fate, mend
+from worker.keeping.retention import retain
 from worker.log import traceback_of
 from worker.models import active_identity
 from worker.pipeline import Parts
@@ -24,6 +25,7 @@ log = structlog.get_logger()
 STUDIES = "studies"
 NIGHTLY = "nightly"
 MEND = "mend"
+RETAIN = "retain"
 
 
 class Schedule:
@@ -36,7 +38,7 @@ class Schedule:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         # Each job may run while its successor waits; a destination that hangs must not take another one's thread.
-        self._threads = ThreadPoolExecutor(2 * (3 + len(parts.settings.destinations)))
+        self._threads = ThreadPoolExecutor(2 * (4 + len(parts.settings.destinations)))
         self._scheduler = BackgroundScheduler(timezone="UTC", executors={"default": self._threads})
         self._closing = Event()
         interval = parts.settings.schedule.interval_seconds
@@ -46,6 +48,15 @@ class Schedule:
         self._scheduler.add_job(
             self._guarded(MEND, self._mend), "interval", days=1, id=MEND, misfire_grace_time=None, next_run_time=parts.clock()
         )
+        if parts.settings.keeping.deletes:
+            self._scheduler.add_job(
+                self._guarded(RETAIN, self._retain),
+                "interval",
+                hours=1,
+                id=RETAIN,
+                misfire_grace_time=None,
+                next_run_time=parts.clock(),
+            )
         if parts.settings.schedule.reprocess:
             self._scheduler.add_job(
                 self._guarded(NIGHTLY, self._reprocess),
@@ -125,6 +136,9 @@ class Schedule:
     def _mend(self) -> None:
         if mend(self._parts)[Fate.ENTERED]:
             self.wake()
+
+    def _retain(self) -> None:
+        retain(self._parts.database, self._parts.settings, clock=self._parts.clock)
 
     def _guarded(self, step: str, run: Callable[[], None]) -> Callable[[], None]:
         lock = Lock()

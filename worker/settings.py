@@ -83,6 +83,19 @@ class ScheduleSettings(Section):
     reprocess: bool = True
 
 
+class KeepingSettings(Section):
+    """When the files of finished and delivered studies are deleted; 0 switches a rule off."""
+
+    days: Annotated[int, Field(ge=0, le=36500)] = 0
+    maximum_bytes: Annotated[int, Field(ge=0)] = 0
+    minimum_free_bytes: Annotated[int, Field(ge=0)] = 0
+
+    @property
+    def deletes(self) -> bool:
+        """Whether there is any rule."""
+        return self.days + self.maximum_bytes + self.minimum_free_bytes > 0
+
+
 class WebSettings(Section):
     """The status page. Its port 0 takes a free one."""
 
@@ -112,6 +125,7 @@ class Settings(Section):
     gate: GateSettings = GateSettings()
     inference: InferenceSettings = InferenceSettings()
     schedule: ScheduleSettings = ScheduleSettings()
+    keeping: KeepingSettings = KeepingSettings()
     web: WebSettings = WebSettings()
     destinations: tuple[Destination, ...] = ()
 

@@ -1,11 +1,14 @@
-"""``cxr-worker db``: migrations."""
+"""``cxr-worker db``: migrations, and what is kept."""
+
+from datetime import UTC, datetime
+from typing import Annotated
 
 import typer
 
-from worker.cli.options import Config, settings_of
-from worker.errors import DatabaseOutdated
+from worker.cli.options import Config, database_of, settings_of
+from worker.errors import ConfigurationError, DatabaseOutdated
 
-app = typer.Typer(help="Bring the database to this version, or check that it is there.", no_args_is_help=True)
+app = typer.Typer(help="Bring the database to this version, check it, and delete what need not be kept.", no_args_is_help=True)
 
 
 @app.command()
@@ -29,3 +32,23 @@ def check(config: Config = None) -> None:
         if found:
             raise DatabaseOutdated(f"The tables differ from the schema: {'; '.join(found)}")
         print(f"The database is at migration {current_revision(database)}, the newest.")
+
+
+@app.command()
+def clean(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")] = False,
+    config: Config = None,
+) -> None:
+    """Delete the files of finished and delivered studies by the rules of [keeping], as a running worker does every hour."""
+    from worker.keeping.retention import plan, retain
+
+    with database_of(config) as (settings, database):
+        if not settings.keeping.deletes:
+            raise ConfigurationError("keeping: no rule says what to delete; set days, maximum_bytes or minimum_free_bytes.")
+        if not dry_run:
+            count = retain(database, settings, clock=lambda: datetime.now(UTC))
+            print(f"The files of {count} studies are deleted.")
+            return
+        with database.read() as connection:
+            for removal in plan(connection, settings, now=datetime.now(UTC)):
+                print(f"{removal.study.study_uid}: {removal.study.bytes} bytes; {removal.why}")

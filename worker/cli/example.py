@@ -37,6 +37,11 @@ interval_seconds = 1.0                  # safety net: arrivals and finished step
 reprocess = true                        # every night, studies whose result is by another model than the active one
 reprocess_cron = "0 22 * * *"           # minute hour day month weekday, local time
 
+[keeping]                               # deletes files of finished, delivered studies; their rows stay. 0: no such rule
+days = 0                                # when they were received so many days ago
+maximum_bytes = 0                       # while received files take more, the oldest first
+minimum_free_bytes = 0                  # while less is free on the disk, the oldest first
+
 [web]
 host = "127.0.0.1"                      # status page, /healthz and /readyz
 port = 8080

@@ -1,0 +1,231 @@
+"""What is deleted by the rules for keeping, what never is, and what is left to say of it."""
+
+import os
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Run, TestDatabase
+from tests.factories import make_study, study_uid
+from tests.fakes import FakePacs, Site, make_site, model_identity
+from tests.servers import wait_for
+from worker import pipeline
+from worker.db import retention, studies
+from worker.keeping.deep_check import check_files
+from worker.keeping.orphans import Fate, mend
+from worker.keeping.removal import discard
+from worker.keeping.retention import plan, retain
+from worker.schedule import Schedule
+
+A_MONTH = {"days": 30}
+
+
+@pytest.fixture
+def kept(test_database: TestDatabase, tmp_path: Path, pacs: FakePacs) -> Site:
+    """A worker that keeps files for a month, and delivers to a PACS."""
+    return _keeping(make_site(test_database.opened, tmp_path / "var", destinations=(pacs.destination(),)), **A_MONTH)
+
+
+def _keeping(site: Site, **rules: Any) -> Site:
+    settings = site.parts.settings
+    changed = settings.model_copy(update={"keeping": settings.keeping.model_validate(rules)})
+    site.parts = replace(site.parts, settings=changed)
+    return site
+
+
+def _through(site: Site, name: str = "study", *, deliver: bool = True, view: Any = "PA") -> str:
+    """Take a study of one image as far as its delivery; answer its UID."""
+    site.receive(*make_study(name, views=(view,)))
+    site.settle()
+    if deliver:
+        site.deliver()
+    return study_uid(name)
+
+
+def _retain(site: Site) -> int:
+    return retain(site.database, site.parts.settings, clock=site.clock)
+
+
+def _gone(site: Site, uid: str) -> bool:
+    return site.study(uid)["files_gone_at"] is not None
+
+
+def test_files_of_a_delivered_study_are_deleted_after_their_days_and_its_row_stays(kept: Site) -> None:
+    uid = _through(kept)
+    kept.clock.go_on(days=29)
+    assert _retain(kept) == 0
+    kept.clock.go_on(days=2)
+    assert _retain(kept) == 1
+    shown = kept.study(uid)
+    assert shown["state"] == "delivered"
+    assert shown["files_gone_at"] == kept.clock().isoformat(timespec="milliseconds")
+    assert shown["images"][0]["predictions"], "what was found stays"
+    assert kept.events(uid)[-1] == "files_removed"
+    assert shown["events"][-1]["detail"] == "3 files: received more than 30 days ago"
+    assert not list(kept.parts.data_dir.rglob("*.dcm*"))
+    assert _retain(kept) == 0
+    assert check_files(kept.database, kept.parts.data_dir, progress=lambda *_: None).startswith(
+        "0 received files and 0 reports"
+    )
+
+
+@pytest.mark.parametrize("state", ["arriving", "reported", "failed", "undelivered"])
+def test_files_of_a_study_that_is_not_finished_and_delivered_are_kept(kept: Site, pacs: FakePacs, state: str) -> None:
+    if state == "arriving":
+        kept.receive(*make_study())
+    else:
+        if state == "failed":
+            kept.engine.silent_on.add(study_uid())
+        pacs.status = 0xA700
+        _through(kept, deliver=state == "undelivered")
+        for _ in range(12):
+            kept.clock.go_on(hours=1)
+            kept.settle()
+    assert kept.study(study_uid())["state"] == ("reported" if state == "undelivered" else state)
+    kept.clock.go_on(days=400)
+    assert _retain(kept) == 0
+    assert kept.received_files()
+
+
+def test_a_study_that_was_not_analysed_is_kept_until_those_who_want_to_know_were_told(kept: Site, pacs: FakePacs) -> None:
+    wants = pacs.destination(outputs=("sr", "not_analysed"))
+    kept.parts = replace(kept.parts, settings=kept.parts.settings.model_copy(update={"destinations": (wants,)}))
+    _through(kept, view="LL", deliver=False)
+    kept.clock.go_on(days=31)
+    assert _retain(kept) == 0
+    kept.deliver()
+    assert _retain(kept) == 1
+
+
+def test_without_anybody_to_tell_a_study_that_was_not_analysed_needs_its_files_no_more(kept: Site) -> None:
+    _through(kept, view="LL")
+    kept.clock.go_on(days=31)
+    assert _retain(kept) == 1
+
+
+def test_while_files_take_too_much_the_oldest_are_deleted_first(kept: Site) -> None:
+    names = ("first", "second", "third")
+    for name in names:
+        _through(kept, name)
+        kept.clock.go_on(hours=2)
+    with kept.database.read() as connection:
+        taken = retention.kept_bytes(connection)
+    _keeping(kept, maximum_bytes=taken * 2 // 3 + 10)
+    assert _retain(kept) == 1
+    assert [_gone(kept, study_uid(name)) for name in names] == [True, False, False]
+
+
+def test_while_too_little_is_free_the_oldest_are_deleted_first(kept: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("first", "second", "third")
+    for name in names:
+        _through(kept, name)
+        kept.clock.go_on(hours=2)
+    monkeypatch.setattr("worker.keeping.retention.shutil.disk_usage", lambda _: type("Usage", (), {"free": 10**9}))
+    assert _retain(_keeping(kept, minimum_free_bytes=10**9)) == 0
+    assert _retain(_keeping(kept, minimum_free_bytes=10**9 + 1)) == 1
+    assert [_gone(kept, study_uid(name)) for name in names] == [True, False, False]
+
+
+def test_a_study_sent_again_after_its_files_were_deleted_is_received_like_a_new_one(kept: Site, pacs: FakePacs) -> None:
+    uid = _through(kept)
+    kept.clock.go_on(days=31)
+    _retain(kept)
+    sent_before = len(pacs.received)
+    _through(kept)
+    shown = kept.study(uid)
+    assert (shown["state"], shown["files_gone_at"]) == ("delivered", None)
+    assert len(kept.received_files()) == 1
+    assert kept.engine.batches == [[uid], [uid]]
+    assert len(pacs.received) == sent_before, "the same result is not reported twice"
+
+
+def test_another_result_after_the_files_were_deleted_is_reported(kept: Site, pacs: FakePacs) -> None:
+    uid = _through(kept)
+    kept.clock.go_on(days=31)
+    _retain(kept)
+    kept.engine.model = model_identity("2.0")
+    _through(kept)
+    assert kept.study(uid)["state"] == "delivered"
+    assert {len(kept.study(uid)["reports"]), len(pacs.received)} == {4}
+
+
+def test_nothing_is_analysed_again_whose_files_are_gone(kept: Site) -> None:
+    uid = _through(kept)
+    kept.clock.go_on(days=31)
+    _retain(kept)
+    assert pipeline.reprocess_outdated(kept.parts, model_identity("2.0")) == 0
+    with kept.database.write() as connection:
+        found = studies.find(connection, uid)
+        assert found is not None
+        assert studies.analyse_again(connection, [found], now=kept.clock(), why="test") == 0
+    assert kept.study(uid)["state"] == "delivered"
+
+
+def test_an_image_that_comes_while_its_study_is_chosen_keeps_the_files(kept: Site) -> None:
+    uid = _through(kept)
+    kept.clock.go_on(days=31)
+    with kept.database.read() as connection:
+        (removal,) = plan(connection, kept.parts.settings, now=kept.clock())
+    kept.receive(*make_study(views=("PA", "LL")))
+    with kept.database.write() as connection:
+        assert retention.mark_removed(connection, removal.study, (), why="", now=kept.clock()) == []
+    assert not _gone(kept, uid)
+
+
+def test_what_is_received_between_the_mark_and_the_deletion_stays(kept: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept.clock.now = datetime.now(UTC) - timedelta(days=40)
+    uid = _through(kept)
+    kept.clock.now = datetime.now(UTC)
+
+    def received_again(path: Path, *, now: datetime) -> bool:
+        kept.receive(*make_study(views=("PA",)))
+        return discard(path, now=now)
+
+    monkeypatch.setattr("worker.keeping.retention.discard", received_again)
+    assert _retain(kept) == 1
+    assert len(kept.received_files()) == 1
+    assert not _gone(kept, uid)
+    assert mend(kept.parts).total() == 0
+
+
+def test_a_file_that_outlived_a_crash_after_the_mark_is_deleted_at_the_next_start(
+    kept: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _through(kept)
+    kept.clock.go_on(days=31)
+    monkeypatch.setattr("worker.keeping.retention.discard", lambda *_, **__: False)
+    _retain(kept)
+    assert len(kept.received_files()) == 1
+    assert mend(kept.parts) == {Fate.DISCARDED: 1}
+    assert kept.received_files() == []
+
+
+def test_the_running_schedule_deletes_by_itself(kept: Site) -> None:
+    kept.clock.now = datetime.now(UTC) - timedelta(days=40)
+    uid = _through(kept)
+    for path in kept.received_files():
+        os.utime(path, (kept.clock().timestamp(),) * 2)
+    schedule = Schedule(replace(kept.parts, clock=lambda: datetime.now(UTC)))
+    schedule.start()
+    wait_for(lambda: _gone(kept, uid) and not kept.received_files(), "the files are deleted")
+    schedule.close()
+
+
+def test_db_clean_says_what_it_would_delete_and_deletes_it(
+    cxr_worker: Run, test_database: TestDatabase, tmp_path: Path, pacs: FakePacs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = make_site(test_database.opened, tmp_path / "var", destinations=(pacs.destination(),))
+    site.clock.now = datetime.now(UTC) - timedelta(days=40)
+    uid = _through(site)
+    assert cxr_worker("db", "clean")[0] == 2
+    monkeypatch.setenv("CXR_KEEPING__DAYS", "30")
+    assert f"{uid}: " in cxr_worker("db", "clean", "--dry-run")[1]
+    assert not _gone(site, uid)
+    assert cxr_worker("db", "clean")[1] == "The files of 1 studies are deleted.\n"
+    assert _gone(site, uid)
+    assert "files_gone_at     20" in cxr_worker("studies", "show", uid)[1]
+    assert cxr_worker("reprocess", uid)[1] == f"{uid}: its files are gone; send it again.\n0 of 1 studies are due again.\n"
+    assert cxr_worker("db", "clean", "--dry-run")[1] == ""
