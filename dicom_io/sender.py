@@ -2,28 +2,22 @@
 
 import ssl
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydicom.uid import UID
-from pynetdicom import AE, _config, evt
-from pynetdicom.association import Association
+from pydicom.uid import UID, ImplicitVRLittleEndian
 from pynetdicom.dsutils import split_dataset
-from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made at import time by pynetdicom
 
+from dicom_io.command import Element, Request
 from dicom_io.errors import DicomError, PeerBusy, PeerRefused, PeerUnavailable
 from dicom_io.foreign import any_error_as
-from dicom_io.listener import tune_socket
+from dicom_io.requestor import Association, Command, Context, Message, associate
 from dicom_io.status import means_later, means_stored
-from dicom_io.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from dicom_io.values import Peer, SOPClassUID, TransferSyntaxUID
+from dicom_io.values import Peer, SOPClassUID, SOPInstanceUID, TransferSyntaxUID
 
-_MAX_PDU_BYTES = 128 * 1024
-# Makes send_c_store(path) send the bytes of the file; pynetdicom offers this only as a switch for the whole process.
-_config.STORE_SEND_CHUNKED_DATASET = True
-_CONNECT_SECONDS = 5
-_ANSWER_SECONDS = 30
+_VERIFICATION: Context = (SOPClassUID("1.2.840.10008.1.1"), TransferSyntaxUID(ImplicitVRLittleEndian))
+_MEDIUM = 0x0000
+"""The priority of C-STORE (PS3.7 table E.1-1)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,8 +31,9 @@ class StoreOutcome:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Outgoing:
     path: Path
-    sop_class_uid: SOPClassUID
-    transfer_syntax: TransferSyntaxUID
+    context: Context
+    sop_instance_uid: SOPInstanceUID
+    dataset_offset: int
 
 
 def echo(peer: Peer, *, calling_ae_title: str, tls: ssl.SSLContext | None = None) -> None:
@@ -51,14 +46,11 @@ def echo(peer: Peer, *, calling_ae_title: str, tls: ssl.SSLContext | None = None
     PeerRefused
         The association was rejected, or the status is no success.
     """
-    ae = _application_entity(calling_ae_title)
-    ae.add_requested_context(Verification)
-    with _association(ae, peer, tls) as assoc:
-        status = assoc.send_c_echo()
-        if "Status" not in status:
-            raise PeerUnavailable("The peer did not answer C-ECHO.")
-        if status.Status != 0x0000:
-            raise PeerRefused(f"C-ECHO was answered 0x{status.Status:04X}.")
+    command: Command = {Element.AFFECTED_SOP_CLASS_UID: _VERIFICATION[0], Element.COMMAND_FIELD: Request.C_ECHO}
+    with associate(peer, [_VERIFICATION], calling_ae_title=calling_ae_title, tls=tls) as association:
+        status = _status_of(association.ask(_VERIFICATION, command))
+    if status != 0x0000:
+        raise PeerRefused(f"C-ECHO was answered 0x{status:04X}.")
 
 
 def send(
@@ -80,64 +72,27 @@ def send(
             outgoing.append(file)
     if not outgoing:
         return
-    ae = _application_entity(calling_ae_title)
-    for sop_class, syntax in sorted({(file.sop_class_uid, file.transfer_syntax) for file in outgoing}):
-        ae.add_requested_context(sop_class, syntax)
+    contexts = sorted({file.context for file in outgoing})
     done = 0
     try:
-        with _association(ae, peer, tls) as assoc:
+        with associate(peer, contexts, calling_ae_title=calling_ae_title, tls=tls) as association:
             for file in outgoing:
-                outcome = _store(assoc, file)
+                outcome = _store(association, file)
                 done += 1
                 yield StoreOutcome(path=file.path, error=outcome)
     except DicomError as error:
         yield from (StoreOutcome(path=file.path, error=error) for file in outgoing[done:])
 
 
-def _application_entity(ae_title: str) -> AE:
-    ae = AE(ae_title=ae_title)
-    ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
-    ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
-    ae.connection_timeout = _CONNECT_SECONDS
-    ae.acse_timeout = _ANSWER_SECONDS
-    ae.dimse_timeout = _ANSWER_SECONDS
-    ae.network_timeout = _ANSWER_SECONDS
-    return ae
-
-
-@contextmanager
-def _association(ae: AE, peer: Peer, tls: ssl.SSLContext | None) -> Iterator[Association]:
-    assoc = ae.associate(
-        peer.host,
-        peer.port,
-        ae_title=peer.ae_title,
-        max_pdu=_MAX_PDU_BYTES,
-        evt_handlers=[(evt.EVT_CONN_OPEN, tune_socket)],
-        tls_args=(tls, peer.host) if tls is not None else None,
-    )
-    if assoc.is_rejected:
-        primitive = assoc.acceptor.primitive
-        words = f"{primitive.result_str}, {primitive.reason_str}" if primitive else "no reason given"
-        raise PeerRefused(f"{peer.ae_title} rejected the association: {words}.")
-    if not assoc.is_established:
-        if assoc.rejected_contexts and not assoc.accepted_contexts:
-            raise PeerRefused(f"{peer.ae_title} accepts none of the proposed storage classes and transfer syntaxes.")
-        raise PeerUnavailable(f"{peer.ae_title} at {peer.host}:{peer.port} does not answer.")
-    try:
-        yield assoc
-    finally:
-        if assoc.is_established:
-            assoc.release()
-
-
 def _read(path: Path) -> _Outgoing | DicomError:
     try:
         with any_error_as(PeerRefused, "Our own file cannot be read: {}.", but=(OSError,)):
-            meta, _offset = split_dataset(path)
+            meta, offset = split_dataset(path)
             return _Outgoing(
                 path=path,
-                sop_class_uid=SOPClassUID(str(meta.MediaStorageSOPClassUID)),
-                transfer_syntax=TransferSyntaxUID(str(meta.TransferSyntaxUID)),
+                context=(SOPClassUID(str(meta.MediaStorageSOPClassUID)), TransferSyntaxUID(str(meta.TransferSyntaxUID))),
+                sop_instance_uid=SOPInstanceUID(str(meta.MediaStorageSOPInstanceUID)),
+                dataset_offset=offset,
             )
     except OSError as error:
         return PeerRefused(f"Our own file cannot be read: {error.strerror}.")
@@ -145,22 +100,32 @@ def _read(path: Path) -> _Outgoing | DicomError:
         return damaged
 
 
-def _store(assoc: Association, file: _Outgoing) -> DicomError | None:
-    if not assoc.is_established:
-        raise PeerUnavailable("The association broke off.")
+def _store(association: Association, file: _Outgoing) -> DicomError | None:
+    sop_class, syntax = file.context
+    if not association.accepts(file.context):
+        return PeerRefused(f"The peer does not accept {UID(sop_class).name} in {UID(syntax).name}.")
     try:
-        answer = assoc.send_c_store(file.path)
-    except ValueError:
-        names = f"{UID(file.sop_class_uid).name} in {UID(file.transfer_syntax).name}"
-        return PeerRefused(f"The peer does not accept {names}.")
-    except RuntimeError as error:
-        raise PeerUnavailable("The association broke off.") from error
-    if "Status" not in answer:
-        raise PeerUnavailable("The peer did not answer the C-STORE request.")
-    status = int(answer.Status)
+        dataset = file.path.read_bytes()[file.dataset_offset :]
+    except OSError as error:
+        return PeerRefused(f"Our own file cannot be read: {error.strerror}.")
+    command: Command = {
+        Element.AFFECTED_SOP_CLASS_UID: sop_class,
+        Element.COMMAND_FIELD: Request.C_STORE,
+        Element.PRIORITY: _MEDIUM,
+        Element.AFFECTED_SOP_INSTANCE_UID: file.sop_instance_uid,
+    }
+    answer = association.ask(file.context, command, dataset)
+    status = _status_of(answer)
     if means_stored(status):
         return None
     words = f"C-STORE was answered 0x{status:04X}"
-    if comment := str(answer.get("ErrorComment", "")).strip():
+    if comment := str(answer.command.get(Element.ERROR_COMMENT, "")):
         words += f" ({comment})"
     return PeerBusy(f"{words}: out of resources.") if means_later(status) else PeerRefused(f"{words}.")
+
+
+def _status_of(answer: Message) -> int:
+    status = answer.command.get(Element.STATUS)
+    if not isinstance(status, int):
+        raise PeerUnavailable("The peer answered without a status.")
+    return status

@@ -2,12 +2,14 @@
 
 import hashlib
 import socket
+import ssl
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any
 
 import numpy as np
@@ -202,10 +204,10 @@ class Site:
         return [path for path in (self.parts.data_dir / "received").rglob("*") if path.is_file()]
 
 
-def make_site(database: Database, data_dir: Path, *, destinations: tuple[Destination, ...] = ()) -> Site:
-    """Put a worker together on an open database."""
+def make_site(database: Database, data_dir: Path, *, destinations: tuple[Destination, ...] = (), **sections: Any) -> Site:
+    """Put a worker together on an open database. `sections` of the settings as `Settings` takes them."""
     clock, engine = FakeClock(), FakeEngine()
-    settings = Settings(data_dir=data_dir, destinations=destinations)
+    settings = Settings(data_dir=data_dir, destinations=destinations, **sections)
     return Site(
         parts=Parts(settings=settings, database=database, clock=clock, engine=lambda: engine), clock=clock, engine=engine
     )
@@ -233,9 +235,12 @@ class FakePacs:
 
 @contextmanager
 def fake_pacs(
-    *, syntaxes: Sequence[str] = ("1.2.840.10008.1.2.1", "1.2.840.10008.1.2"), require_called: bool = False
+    *,
+    syntaxes: Sequence[str] = ("1.2.840.10008.1.2.1", "1.2.840.10008.1.2"),
+    require_called: bool = False,
+    tls: ssl.SSLContext | None = None,
 ) -> Iterator[FakePacs]:
-    """Run one on a free port."""
+    """Run one on a free port, over TLS where a context is given."""
     pacs = FakePacs()
 
     def store(event: evt.Event) -> int:
@@ -262,9 +267,8 @@ def fake_pacs(
     for context in AllStoragePresentationContexts:
         ae.add_supported_context(context.abstract_syntax, list(syntaxes))
     ae.add_supported_context(Verification)
-    server = ae.start_server(
-        ("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_REQUESTED, requested), (evt.EVT_C_STORE, store)]
-    )
+    handlers = [(evt.EVT_REQUESTED, requested), (evt.EVT_C_STORE, store)]
+    server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers, ssl_context=tls)
     assert server is not None
     pacs.port = server.server_address[1]
 
@@ -276,6 +280,10 @@ def fake_pacs(
     try:
         yield pacs
     finally:
+        server.shutdown()  # an association that is just being rejected cannot be aborted
+        deadline = monotonic() + 2
+        while ae.active_associations and monotonic() < deadline:
+            sleep(0.01)
         ae.shutdown()
 
 

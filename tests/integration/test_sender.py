@@ -8,7 +8,7 @@ import pytest
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import _config
 
-from dicom_io import sender
+from dicom_io import requestor
 from dicom_io.errors import PeerBusy, PeerRefused, PeerUnavailable
 from dicom_io.sender import echo, send
 from dicom_io.values import Peer
@@ -73,7 +73,7 @@ def test_a_peer_that_is_not_there_is_unavailable_for_every_file(tmp_path: Path) 
 def test_a_peer_that_accepts_connections_and_says_nothing_is_unavailable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sender, "_ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr(requestor, "ANSWER_SECONDS", 0.3)
     with closing(socket.create_server(("127.0.0.1", 0))) as silent:
         mute = Peer(ae_title="PACS", host="127.0.0.1", port=silent.getsockname()[1])
         (outcome,) = send(mute, _written(tmp_path, 1), calling_ae_title=US)

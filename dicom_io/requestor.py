@@ -1,0 +1,319 @@
+"""An association that we open: one blocking socket and one message at a time, in the caller's thread (PS3.8 section 9).
+
+pynetdicom's classes put the negotiation into bytes. Its own association has two threads that look for work every so often,
+which costs some milliseconds an object, and it says nothing of what is wrong with TLS.
+"""
+
+import socket
+import ssl
+import struct
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from time import monotonic
+
+from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RJ, A_ASSOCIATE_RQ
+from pynetdicom.pdu_primitives import (
+    A_ASSOCIATE,
+    ImplementationClassUIDNotification,
+    ImplementationVersionNameNotification,
+    MaximumLengthNotification,
+)
+from pynetdicom.presentation import PresentationContext
+
+from dicom_io.command import NO_DATA_SET, CommandValue, Element, decode_command, encode_command
+from dicom_io.errors import DicomError, NotDicom, PeerRefused, PeerUnavailable
+from dicom_io.foreign import any_error_as
+from dicom_io.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from dicom_io.values import Peer, SOPClassUID, TransferSyntaxUID
+
+CONNECT_SECONDS = 5.0
+ANSWER_SECONDS = 30.0
+_RELEASE_SECONDS = 5.0
+_MAX_PDU_BYTES = 128 * 1024
+_LONGEST_PDU_BYTES = 1024 * 1024
+"""What a peer may send us at most, whatever it was told: an answer is a few hundred bytes."""
+
+_ASSOCIATE_AC, _ASSOCIATE_RJ, _P_DATA, _RELEASE_RQ, _RELEASE_RP, _ABORT = 2, 3, 4, 5, 6, 7
+_IS_COMMAND, _IS_LAST = 1, 2
+
+Context = tuple[SOPClassUID, TransferSyntaxUID]
+Command = Mapping[Element, CommandValue]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """A DIMSE message that the peer sent."""
+
+    context_id: int
+    command: Command
+    dataset: bytes
+    """Empty where there is none."""
+
+    @property
+    def is_response(self) -> bool:
+        """Whether it answers a request of ours."""
+        return bool(int(self.command.get(Element.COMMAND_FIELD, 0)) & 0x8000)
+
+
+@contextmanager
+def associate(
+    peer: Peer, contexts: Sequence[Context], *, calling_ae_title: str, tls: ssl.SSLContext | None = None
+) -> Iterator["Association"]:
+    """Open an association, released when the context is left.
+
+    Parameters
+    ----------
+    contexts
+        What is proposed, each with one transfer syntax; at most 128.
+    tls
+        Where given, everything goes over TLS.
+
+    Raises
+    ------
+    PeerUnavailable
+        No connection, no answer, or it broke off.
+    PeerRefused
+        The association was rejected, none of the contexts was accepted, or a certificate does not do.
+    """
+    where = f"{peer.ae_title} at {peer.host}:{peer.port}"
+    with _in_words(where):
+        connection = socket.create_connection((peer.host, peer.port), timeout=CONNECT_SECONDS)
+    try:
+        with _in_words(where):
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if tls is not None:
+                connection = tls.wrap_socket(connection, server_hostname=peer.host)
+            association = Association(connection, where)
+            association.negotiate(peer.ae_title, contexts, calling_ae_title=calling_ae_title)
+        try:
+            yield association
+        except DicomError:
+            association.abort()
+            raise
+        association.release()
+    finally:
+        connection.close()
+
+
+class Association:
+    """An open association; `associate` makes it."""
+
+    def __init__(self, connection: socket.socket, where: str) -> None:
+        self._connection = connection
+        self._where = where
+        self._buffer = bytearray()
+        self._accepted: dict[Context, int] = {}
+        self._fragment_bytes = _MAX_PDU_BYTES
+        self._message_id = 0
+        self._arrived: deque[Message] = deque()
+        self._open = True
+
+    def negotiate(self, called_ae_title: str, contexts: Sequence[Context], *, calling_ae_title: str) -> None:
+        """Ask for the association and read what was accepted."""
+        self._send(_request(called_ae_title, contexts, calling_ae_title=calling_ae_title))
+        kind, pdu = self._receive_pdu(monotonic() + ANSWER_SECONDS)
+        with any_error_as(PeerUnavailable, f"{self._where} does not answer as a DICOM node: {{}}.", but=(PeerRefused,)):
+            if kind == _ASSOCIATE_RJ:
+                rejection = A_ASSOCIATE_RJ()
+                rejection.decode(pdu)
+                words = f"{rejection.result_str}, {rejection.reason_str}"
+                raise PeerRefused(f"{called_ae_title} rejected the association: {words}.")
+            if kind != _ASSOCIATE_AC:
+                words = "aborted the association" if kind == _ABORT else "does not answer as a DICOM node"
+                raise PeerUnavailable(f"{self._where} {words}.")
+            acceptance = A_ASSOCIATE_AC()
+            acceptance.decode(pdu)
+            answer = acceptance.to_primitive()
+            limit = int(answer.maximum_length_received or 0) or _MAX_PDU_BYTES
+            for context in answer.presentation_context_definition_results_list:
+                number = int(context.context_id or 0)
+                if context.result == 0:
+                    self._accepted[contexts[(number - 1) // 2]] = number
+        self._fragment_bytes = max(min(limit, _MAX_PDU_BYTES) - 6, 2) & ~1
+        if not self._accepted:
+            self.release()
+            raise PeerRefused(f"{called_ae_title} accepts none of the proposed storage classes and transfer syntaxes.")
+
+    def accepts(self, context: Context) -> bool:
+        """Whether messages of this SOP class may be sent in this transfer syntax."""
+        return context in self._accepted
+
+    def ask(self, context: Context, command: Command, dataset: bytes = b"") -> Message:
+        """Send a request and wait for its response; requests of the peer that come first are kept for `next_request`.
+
+        Raises
+        ------
+        PeerUnavailable
+            No answer, or the association broke off.
+        """
+        with _in_words(self._where):
+            self._message_id = self._message_id % 0xFFFF + 1
+            self._send_message(self._accepted[context], {**command, Element.MESSAGE_ID: self._message_id}, dataset)
+            deadline = monotonic() + ANSWER_SECONDS
+            while True:
+                message = self._receive_message(deadline)
+                if not message.is_response:
+                    self._arrived.append(message)
+                elif message.command.get(Element.MESSAGE_ID_BEING_RESPONDED_TO) == self._message_id:
+                    return message
+
+    def next_request(self, *, seconds: float) -> Message | None:
+        """Wait for a request of the peer; None where none came in time."""
+        if self._arrived:
+            return self._arrived.popleft()
+        with _in_words(self._where):
+            try:
+                return self._receive_message(monotonic() + seconds)
+            except TimeoutError:
+                return None
+
+    def answer(self, request: Message, command: Command) -> None:
+        """Respond to a request of the peer."""
+        response = {
+            **command,
+            Element.COMMAND_FIELD: int(request.command[Element.COMMAND_FIELD]) | 0x8000,
+            Element.MESSAGE_ID_BEING_RESPONDED_TO: request.command[Element.MESSAGE_ID],
+        }
+        with _in_words(self._where):
+            self._send_message(request.context_id, response)
+
+    def release(self) -> None:
+        """End it in order; what does not answer in time is left."""
+        if not self._open:
+            return
+        self._open = False
+        with suppress(OSError, DicomError):
+            self._send(struct.pack(">BxI4x", _RELEASE_RQ, 4))
+            deadline = monotonic() + min(_RELEASE_SECONDS, ANSWER_SECONDS)
+            while self._receive_pdu(deadline)[0] != _RELEASE_RP:
+                pass
+
+    def abort(self) -> None:
+        """Break it off."""
+        if self._open:
+            self._open = False
+            with suppress(OSError):
+                self._send(struct.pack(">BxI4x", _ABORT, 4))
+
+    def _send_message(self, context_id: int, command: Command, dataset: bytes = b"") -> None:
+        kind = 0x0000 if dataset else NO_DATA_SET
+        pending = self._pdu(context_id, encode_command({**command, Element.DATA_SET_TYPE: kind}), _IS_COMMAND | _IS_LAST)
+        for at in range(0, len(dataset), self._fragment_bytes):
+            fragment = dataset[at : at + self._fragment_bytes]
+            is_last = at + self._fragment_bytes >= len(dataset)
+            self._send(pending + self._pdu(context_id, fragment, _IS_LAST if is_last else 0))
+            pending = b""
+        if pending:
+            self._send(pending)
+
+    @staticmethod
+    def _pdu(context_id: int, fragment: bytes, control: int) -> bytes:
+        return struct.pack(">BxIIBB", _P_DATA, len(fragment) + 6, len(fragment) + 2, context_id, control) + fragment
+
+    def _receive_message(self, deadline: float) -> Message:
+        parts: dict[int, bytearray] = {_IS_COMMAND: bytearray(), 0: bytearray()}
+        command: Command | None = None
+        while True:
+            for context_id, control, fragment in self._receive_fragments(deadline):
+                parts[control & _IS_COMMAND] += fragment
+                if len(parts[control & _IS_COMMAND]) > _LONGEST_PDU_BYTES:
+                    raise PeerUnavailable(f"{self._where} sends a message without end.")
+                if not control & _IS_LAST:
+                    continue
+                if control & _IS_COMMAND:
+                    command = self._decoded(bytes(parts[_IS_COMMAND]))
+                if command is None:
+                    raise PeerUnavailable(f"{self._where} sends a data set without a command.")
+                if not control & _IS_COMMAND or command.get(Element.DATA_SET_TYPE) == NO_DATA_SET:
+                    return Message(context_id=context_id, command=command, dataset=bytes(parts[0]))
+
+    def _decoded(self, encoded: bytes) -> Command:
+        try:
+            return decode_command(encoded)
+        except NotDicom as error:
+            raise PeerUnavailable(f"{self._where} sends what is no message.") from error
+
+    def _receive_fragments(self, deadline: float) -> Iterator[tuple[int, int, bytes]]:
+        kind, pdu = self._receive_pdu(deadline)
+        if kind == _ABORT:
+            raise PeerUnavailable("The association broke off: the peer aborted it.")
+        if kind == _RELEASE_RQ:
+            self._open = False
+            self._send(struct.pack(">BxI4x", _RELEASE_RP, 4))
+            raise PeerUnavailable("The association broke off: the peer released it.")
+        if kind != _P_DATA:
+            raise PeerUnavailable(f"{self._where} sends what does not belong here.")
+        at = 6
+        while at + 6 <= len(pdu):
+            length, context_id, control = struct.unpack_from(">IBB", pdu, at)
+            yield context_id, control, pdu[at + 6 : at + 4 + length]
+            at += 4 + max(length, 2)
+
+    def _receive_pdu(self, deadline: float) -> tuple[int, bytes]:
+        self._fill(6, deadline)
+        kind, length = struct.unpack_from(">BxI", self._buffer)
+        if length > _LONGEST_PDU_BYTES:
+            raise PeerUnavailable(f"{self._where} does not answer as a DICOM node.")
+        self._fill(6 + length, deadline)
+        pdu = bytes(self._buffer[: 6 + length])
+        del self._buffer[: 6 + length]
+        return kind, pdu
+
+    def _fill(self, count: int, deadline: float) -> None:
+        while len(self._buffer) < count:
+            remaining = deadline - monotonic()
+            if remaining <= 0:
+                raise TimeoutError
+            self._connection.settimeout(remaining)
+            received = self._connection.recv(64 * 1024)
+            if not received:
+                raise PeerUnavailable("The association broke off.")
+            self._buffer += received
+
+    def _send(self, encoded: bytes) -> None:
+        self._connection.settimeout(ANSWER_SECONDS)
+        self._connection.sendall(encoded)
+
+
+def _request(called_ae_title: str, contexts: Sequence[Context], *, calling_ae_title: str) -> bytes:
+    request = A_ASSOCIATE()
+    request.application_context_name = "1.2.840.10008.3.1.1.1"
+    request.calling_ae_title = calling_ae_title
+    request.called_ae_title = called_ae_title
+    proposed = []
+    for place, (sop_class, syntax) in enumerate(contexts):
+        context = PresentationContext()
+        context.context_id = 2 * place + 1
+        context.abstract_syntax = sop_class
+        context.transfer_syntax = [syntax]
+        proposed.append(context)
+    request.presentation_context_definition_list = proposed
+    length, implementation, version = (
+        MaximumLengthNotification(),
+        ImplementationClassUIDNotification(),
+        ImplementationVersionNameNotification(),
+    )
+    length.maximum_length_received = _MAX_PDU_BYTES
+    implementation.implementation_class_uid = IMPLEMENTATION_CLASS_UID
+    version.implementation_version_name = IMPLEMENTATION_VERSION_NAME
+    request.user_information = [length, implementation, version]
+    pdu = A_ASSOCIATE_RQ()
+    pdu.from_primitive(request)
+    encoded: bytes = pdu.encode()
+    return encoded
+
+
+@contextmanager
+def _in_words(where: str) -> Iterator[None]:
+    try:
+        yield
+    except ssl.SSLError as error:
+        words = getattr(error, "verify_message", "") or (error.reason or type(error).__name__).replace("_", " ").lower()
+        told = f"TLS with {where} failed: {words}."
+        raise (PeerUnavailable if isinstance(error, ssl.SSLEOFError) else PeerRefused)(told) from error
+    except TimeoutError as error:
+        raise PeerUnavailable(f"{where} does not answer.") from error
+    except OSError as error:
+        raise PeerUnavailable(f"{where} does not answer: {error.strerror or type(error).__name__}.") from error
