@@ -7,6 +7,7 @@ WorkerError
 └── Permanent               a person must look
     ├── ConfigurationError
     ├── DatabaseOutdated
+    ├── UnusableBackup
     ├── AnotherModel
     ├── NoSuchStudy
     └── NoSuchDelivery
@@ -46,6 +47,10 @@ class ConfigurationError(Permanent):
 
 class DatabaseOutdated(Permanent):
     """The database is not at the newest migration: run 'cxr-worker db upgrade'."""
+
+
+class UnusableBackup(Permanent):
+    """The backup is damaged, or no database of this worker."""
 
 
 class AnotherModel(Permanent):

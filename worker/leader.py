@@ -32,7 +32,7 @@ def leadership(database: Database, *, data_dir: Path) -> Iterator[Callable[[], b
         with _advisory_lock(database) as still_held:
             yield still_held
     else:
-        with _file_lock(data_dir / "runner.lock"):
+        with runner_lock(data_dir):
             yield lambda: True
 
 
@@ -56,9 +56,16 @@ def _advisory_lock(database: Database) -> Iterator[Callable[[], bool]]:
 
 
 @contextmanager
-def _file_lock(path: Path) -> Iterator[None]:
-    make_folder(path.parent)
-    with path.open("a") as file:
+def runner_lock(data_dir: Path) -> Iterator[None]:
+    """Hold the lock of the one runner beside an embedded database, without opening that.
+
+    Raises
+    ------
+    AnotherRunner
+        Somebody else holds it.
+    """
+    make_folder(data_dir)
+    with (data_dir / "runner.lock").open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

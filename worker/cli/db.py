@@ -1,6 +1,7 @@
-"""``cxr-worker db``: migrations, and what is kept."""
+"""``cxr-worker db``: migrations, backup, and what is kept."""
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -8,7 +9,7 @@ import typer
 from worker.cli.options import Config, database_of, settings_of
 from worker.errors import ConfigurationError, DatabaseOutdated
 
-app = typer.Typer(help="Bring the database to this version, check it, and delete what need not be kept.", no_args_is_help=True)
+app = typer.Typer(help="Bring the database to this version, back it up, delete what need not be kept.", no_args_is_help=True)
 
 
 @app.command()
@@ -52,3 +53,22 @@ def clean(
         with database.read() as connection:
             for removal in plan(connection, settings, now=datetime.now(UTC)):
                 print(f"{removal.study.study_uid}: {removal.study.bytes} bytes; {removal.why}")
+
+
+@app.command()
+def backup(file: Annotated[Path, typer.Argument(help="New file to write.")], config: Config = None) -> None:
+    """Copy the embedded database as it is now, also while a worker runs, and read the copy through."""
+    from worker.keeping.backup import back_up
+
+    size = back_up(settings_of(config), file)
+    print(f"Wrote {file}: {size} bytes, whole. Received objects and reports are files in data_dir: keep those too.")
+
+
+@app.command()
+def restore(file: Annotated[Path, typer.Argument(help="A file that 'db backup' wrote.")], config: Config = None) -> None:
+    """Put a backup in the place of the embedded database, which is kept aside; no worker may run meanwhile."""
+    from worker.keeping.backup import restore
+
+    before = restore(settings_of(config), file, now=datetime.now(UTC))
+    kept = "There was none before." if before is None else f"The one before is kept as {before}."
+    print(f"Restored. {kept} What was received since is entered again when 'serve' or 'run' starts.")

@@ -36,6 +36,11 @@ def newest_revision() -> str:
     return head
 
 
+def is_known(revision: str) -> bool:
+    """Whether a migration is one of this version's."""
+    return revision in {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+
+
 def require_newest(database: Database) -> None:
     """Go on only with a database at the newest migration.
 

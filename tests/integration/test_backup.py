@@ -1,0 +1,171 @@
+"""The embedded database, copied while it is written to, and put back."""
+
+import sqlite3
+import stat
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+from threading import Event, Thread
+
+import pytest
+
+from tests.conftest import Run, TestDatabase
+from tests.factories import make_study, study_uid
+from tests.fakes import NOON, Site, make_site
+from worker.db import events
+from worker.db.database import open_database
+from worker.keeping.orphans import Fate, mend
+from worker.leader import leadership
+
+pytestmark = pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Path:
+    return tmp_path / "var"
+
+
+def _studies(path: Path) -> int:
+    with closing(sqlite3.connect(path)) as found:
+        return int(found.execute("SELECT count(*) FROM studies").fetchone()[0])
+
+
+def test_a_backup_is_one_whole_file_readable_to_nobody_else(cxr_worker: Run, site: Site, tmp_path: Path) -> None:
+    site.receive(*make_study())
+    file = tmp_path / "backup.db"
+    code, out, _ = cxr_worker("db", "backup", str(file))
+    assert code == 0
+    assert out.startswith(f"Wrote {file}: {file.stat().st_size} bytes, whole.")
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert _studies(file) == 1
+    assert {path.name for path in tmp_path.glob("backup*")} == {"backup.db"}
+
+
+def test_a_backup_made_while_rows_are_written_is_consistent(
+    cxr_worker: Run, test_database: TestDatabase, tmp_path: Path
+) -> None:
+    stop = Event()
+    writer = open_database(test_database.url)
+
+    def write() -> None:
+        while not stop.is_set():
+            with writer.write() as connection:  # two rows at a time: a copy has an even number of them
+                events.add(connection, "one", at=NOON)
+                events.add(connection, "other", at=NOON)
+
+    thread = Thread(target=write)
+    thread.start()
+    try:
+        for number in range(5):
+            assert cxr_worker("db", "backup", str(tmp_path / f"{number}.db"))[0] == 0
+    finally:
+        stop.set()
+        thread.join()
+        writer.close()
+    for number in range(5):
+        with closing(sqlite3.connect(tmp_path / f"{number}.db")) as found:
+            assert found.execute("SELECT count(*) FROM events").fetchone()[0] % 2 == 0
+
+
+def test_a_backup_replaces_no_file(cxr_worker: Run, test_database: TestDatabase, tmp_path: Path) -> None:  # noqa: ARG001
+    (tmp_path / "backup.db").write_text("precious")
+    code, _, said = cxr_worker("db", "backup", str(tmp_path / "backup.db"))
+    assert code == 2
+    assert "already" in said
+    assert (tmp_path / "backup.db").read_text() == "precious"
+
+
+@pytest.fixture
+def backup(cxr_worker: Run, test_database: TestDatabase, site: Site, tmp_path: Path) -> Iterator[Path]:
+    """A backup of a database with one study; another came since, and nobody has the database open."""
+    site.receive(*make_study("before", views=("PA",)))
+    assert cxr_worker("db", "backup", str(tmp_path / "backup.db"))[0] == 0
+    site.receive(*make_study("since", views=("PA",)))
+    test_database.opened.close()
+    return tmp_path / "backup.db"
+
+
+def test_a_restored_database_is_the_one_of_the_backup_and_the_one_before_is_kept(
+    cxr_worker: Run, backup: Path, test_database: TestDatabase, site: Site, tmp_path: Path
+) -> None:
+    code, out, said = cxr_worker("db", "restore", str(backup))
+    assert code == 0, said
+    (before,) = tmp_path.glob("worker.db.before-*")
+    assert str(before) in out
+    assert (_studies(tmp_path / "worker.db"), _studies(before)) == (1, 2)
+    assert stat.S_IMODE((tmp_path / "worker.db").stat().st_mode) == 0o600
+    restored = make_site(open_database(test_database.url), site.parts.data_dir)
+    assert mend(restored.parts) == {Fate.ENTERED: 1}, "what was received since the backup"
+    restored.settle()
+    assert restored.study(study_uid("since"))["state"] == "reported"
+    restored.database.close()
+
+
+@pytest.mark.parametrize("who", ["a runner", "a receiver"])
+def test_no_database_is_restored_under_a_running_worker(
+    cxr_worker: Run, backup: Path, test_database: TestDatabase, tmp_path: Path, who: str
+) -> None:
+    other = open_database(test_database.url)
+    with ExitStack() as stack:
+        stack.callback(other.close)
+        if who == "a runner":
+            stack.enter_context(leadership(other, data_dir=tmp_path / "var"))
+        else:
+            with other.read() as connection:
+                events.count_since(connection, "opened", since=NOON)
+        code, _, said = cxr_worker("db", "restore", str(backup))
+    assert code == 1
+    assert "Another runner works" in said or "stop 'serve', 'receive'" in said
+    assert _studies(tmp_path / "worker.db") == 2
+
+
+def test_a_backup_of_a_newer_version_is_refused(cxr_worker: Run, backup: Path, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(backup)) as found, found:
+        found.execute("UPDATE alembic_version SET version_num = '9999'")
+    code, _, said = cxr_worker("db", "restore", str(backup))
+    assert code == 1
+    assert "at migration 9999, which this version does not know" in said
+    assert _studies(tmp_path / "worker.db") == 2
+
+
+def test_a_damaged_backup_is_refused(cxr_worker: Run, backup: Path, tmp_path: Path) -> None:
+    content = bytearray(backup.read_bytes())
+    content[8192:20480] = bytes(12288)
+    backup.write_bytes(content)
+    code, _, said = cxr_worker("db", "restore", str(backup))
+    assert code == 1
+    assert "Traceback" not in said
+    assert _studies(tmp_path / "worker.db") == 2
+
+
+@pytest.mark.parametrize("content", [b"", b"no database at all, whatever its name says"])
+def test_what_is_no_database_of_ours_is_refused(cxr_worker: Run, backup: Path, content: bytes) -> None:
+    backup.write_bytes(content)
+    assert cxr_worker("db", "restore", str(backup))[0] == 1
+
+
+def test_a_damaged_database_is_replaced_and_kept(cxr_worker: Run, backup: Path, tmp_path: Path) -> None:
+    (tmp_path / "worker.db").write_bytes(b"damaged")
+    code, _, said = cxr_worker("db", "restore", str(backup))
+    assert code == 0, said
+    assert _studies(tmp_path / "worker.db") == 1
+    assert next(tmp_path.glob("worker.db.before-*")).read_bytes() == b"damaged"
+
+
+def test_where_there_is_no_database_a_backup_makes_one(cxr_worker: Run, backup: Path, tmp_path: Path) -> None:
+    (tmp_path / "worker.db").unlink()
+    assert "There was none before." in cxr_worker("db", "restore", str(backup))[1]
+    assert _studies(tmp_path / "worker.db") == 1
+
+
+@pytest.mark.usefixtures("test_database")
+@pytest.mark.parametrize(("command", "tool"), [("backup", "pg_dump"), ("restore", "pg_restore")])
+def test_for_postgresql_the_line_to_run_is_said_without_the_password(
+    cxr_worker: Run, monkeypatch: pytest.MonkeyPatch, command: str, tool: str
+) -> None:
+    monkeypatch.setenv("CXR_DATABASE_URL", "postgresql+psycopg://cxr:hunter2@db.example/cxr")
+    code, _, said = cxr_worker("db", command, "cxr.dump")
+    assert code == 2
+    assert f"run: {tool} --" in said
+    assert "--dbname=postgresql://cxr@db.example/cxr" in said
+    assert "hunter2" not in said

@@ -1,0 +1,135 @@
+"""Backup and restore of the embedded database: a copy that is whole, made while the worker works."""
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy.engine import URL, make_url
+
+from worker.db.migrate import is_known
+from worker.errors import AnotherRunner, ConfigurationError, DatabaseOutdated, UnusableBackup
+from worker.files import make_folder, sync_folder
+from worker.leader import runner_lock
+from worker.settings import Settings
+
+_FILE_MODE: Final = 0o600
+_BUSY_SECONDS: Final = 30
+
+
+def back_up(settings: Settings, target: Path) -> int:
+    """Copy the embedded database as it is at one moment into a new file, and read the copy through; answer its size in bytes.
+
+    Raises
+    ------
+    ConfigurationError
+        The database is not the embedded one, or the file is there already or cannot be written.
+    UnusableBackup
+        The copy is damaged; it is not kept.
+    """
+    source = _embedded(settings, f"pg_dump --format=custom --file={target}")
+    if not source.exists():
+        raise ConfigurationError(f"{source}: there is no database yet.")
+    with _written(target) as part, closing(sqlite3.connect(source, timeout=_BUSY_SECONDS)) as database:
+        with closing(sqlite3.connect(part)) as copy:
+            database.backup(copy)
+            copy.execute("PRAGMA journal_mode = DELETE")  # one file, without a log beside it
+        require_usable(part)
+    return target.stat().st_size
+
+
+def restore(settings: Settings, backup: Path, *, now: datetime) -> Path | None:
+    """Put a backup in the place of the embedded database; answer where the one before it is kept, if there was any.
+
+    Raises
+    ------
+    ConfigurationError
+        The database is not the embedded one, or there is no such backup.
+    UnusableBackup
+        It is damaged, or no database of ours.
+    DatabaseOutdated
+        A newer version of the worker made it.
+    AnotherRunner
+        A worker has the database open.
+    """
+    place = _embedded(settings, f"pg_restore --clean --if-exists {backup}")
+    if not backup.is_file():
+        raise ConfigurationError(f"{backup}: no such file.")
+    require_usable(backup)
+    make_folder(place.parent)
+    with runner_lock(settings.data_dir):
+        before = None
+        if place.exists():
+            _close_for_good(place)
+            before = place.with_name(f"{place.name}.before-{now:%Y%m%dT%H%M%S}")
+            before.hardlink_to(place)  # at no moment is there none: a worker that starts would make an empty one
+        with _written(place, replacing=True) as part, closing(sqlite3.connect(backup)) as source:
+            with closing(sqlite3.connect(part)) as copy:
+                source.backup(copy)
+            require_usable(part)
+    return before
+
+
+def require_usable(path: Path) -> None:
+    """Read a database file through.
+
+    Raises
+    ------
+    UnusableBackup, DatabaseOutdated
+        As `restore`.
+    """
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
+            found = [row[0] for row in database.execute("PRAGMA integrity_check(5)")]
+            revision = database.execute("SELECT version_num FROM alembic_version").fetchone()
+    except sqlite3.DatabaseError as error:
+        raise UnusableBackup(f"{path}: {error}.") from error
+    if found != ["ok"]:
+        raise UnusableBackup(f"{path}: damaged: {'; '.join(found)}.")
+    if revision is None or not is_known(revision[0]):
+        raise DatabaseOutdated(f"{path}: at migration {revision[0] if revision else 'none'}, which this version does not know.")
+
+
+def _embedded(settings: Settings, otherwise: str) -> Path:
+    url = make_url(settings.database_url.get_secret_value())
+    if url.database and settings.embedded:
+        return Path(url.database)
+    shown = URL.create("postgresql", url.username, None, url.host, url.port, url.database).render_as_string()
+    raise ConfigurationError(f"database_url: this is for the embedded database; run: {otherwise} --dbname={shown}")
+
+
+@contextmanager
+def _written(target: Path, *, replacing: bool = False) -> Iterator[Path]:
+    """A file to write, which takes its name when all went well: readable to nobody else, durable, whole or not there."""
+    part = target.with_name(f"{target.name}.part")
+    try:
+        if target.exists() and not replacing:
+            raise FileExistsError(17, "it is there already")
+        part.unlink(missing_ok=True)
+        os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _FILE_MODE))
+    except OSError as error:
+        raise ConfigurationError(f"{target}: {error.strerror}.") from error
+    try:
+        yield part
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        part.replace(target)
+        sync_folder(target.resolve().parent)
+    finally:
+        with suppress(FileNotFoundError):
+            part.unlink()
+
+
+def _close_for_good(path: Path) -> None:
+    """Bring the log of a database into its file, which only the last who has it open can."""
+    try:
+        with closing(sqlite3.connect(path, timeout=1)) as database:
+            database.execute("PRAGMA journal_mode = DELETE")
+    except sqlite3.OperationalError as error:
+        raise AnotherRunner("A worker has the database open: stop 'serve', 'receive', 'run' and 'web' first.") from error
+    except sqlite3.DatabaseError:  # it is damaged, which is why it is replaced
+        for suffix in ("-wal", "-shm"):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
