@@ -3,12 +3,15 @@
 DicomError
 ├── Retryable            may work later, without anybody's help
 │   ├── PeerUnavailable
+│   │   └── PeerUnreachable
 │   └── PeerBusy
 └── Permanent            a person must look
     ├── NotDicom
     ├── InvalidObject
     ├── UndecodablePixels
     ├── PeerRefused
+    │   ├── AssociationRejected
+    │   └── ObjectRefused
     └── InvalidReport
 
 The docstring is the message where none is given. Messages carry tags, sizes and codes, never values of a patient.
@@ -20,6 +23,13 @@ class DicomError(Exception):
 
     def __init__(self, message: str | None = None) -> None:
         super().__init__(message or (type(self).__doc__ or "").strip())
+        self.comment = ""
+        """What the peer said of it in its own words, which may name a patient: for those who may see patients."""
+
+    @property
+    def in_full(self) -> str:
+        """The message with the peer's comment."""
+        return f"{self} The peer says: {self.comment}" if self.comment else str(self)
 
 
 class Retryable(DicomError):
@@ -28,6 +38,10 @@ class Retryable(DicomError):
 
 class PeerUnavailable(Retryable):
     """The peer did not answer."""
+
+
+class PeerUnreachable(PeerUnavailable):
+    """The peer cannot be talked to: no connection, or no answer to the association request."""
 
 
 class PeerBusy(Retryable):
@@ -52,6 +66,14 @@ class UndecodablePixels(Permanent):
 
 class PeerRefused(Permanent):
     """The peer refused the object."""
+
+
+class AssociationRejected(PeerRefused):
+    """The peer does not let us in."""
+
+
+class ObjectRefused(PeerRefused):
+    """The peer will never take this object: it does not take its kind, or finds it wrong."""
 
 
 class InvalidReport(Permanent):

@@ -9,10 +9,10 @@ from pydicom.uid import UID, ImplicitVRLittleEndian
 from pynetdicom.dsutils import split_dataset
 
 from dicom_io.command import Element, Request
-from dicom_io.errors import DicomError, PeerBusy, PeerRefused, PeerUnavailable
+from dicom_io.errors import DicomError, ObjectRefused, PeerBusy, PeerRefused, PeerUnavailable
 from dicom_io.foreign import any_error_as
 from dicom_io.requestor import Association, Command, Context, Message, associate
-from dicom_io.status import means_later, means_stored
+from dicom_io.status import means_later, means_never, means_stored
 from dicom_io.values import Peer, SOPClassUID, SOPInstanceUID, TransferSyntaxUID
 
 _VERIFICATION: Context = (SOPClassUID("1.2.840.10008.1.1"), TransferSyntaxUID(ImplicitVRLittleEndian))
@@ -103,7 +103,7 @@ def _read(path: Path) -> _Outgoing | DicomError:
 def _store(association: Association, file: _Outgoing) -> DicomError | None:
     sop_class, syntax = file.context
     if not association.accepts(file.context):
-        return PeerRefused(f"The peer does not accept {UID(sop_class).name} in {UID(syntax).name}.")
+        return ObjectRefused(f"The peer does not accept {UID(sop_class).name} in {UID(syntax).name}.")
     try:
         dataset = file.path.read_bytes()[file.dataset_offset :]
     except OSError as error:
@@ -119,9 +119,9 @@ def _store(association: Association, file: _Outgoing) -> DicomError | None:
     if means_stored(status):
         return None
     words = f"C-STORE was answered 0x{status:04X}"
-    if comment := str(answer.command.get(Element.ERROR_COMMENT, "")):
-        words += f" ({comment})"
-    return PeerBusy(f"{words}: out of resources.") if means_later(status) else PeerRefused(f"{words}.")
+    refusal = PeerBusy(f"{words}: out of resources.") if means_later(status) else PeerRefused(f"{words}.")
+    refusal.comment = str(answer.command.get(Element.ERROR_COMMENT, ""))
+    return refusal
 
 
 def _status_of(answer: Message) -> int:

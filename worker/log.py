@@ -2,12 +2,16 @@
 
 import logging
 import sys
+import threading
 import traceback
 from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any
 
 import structlog
+
+from dicom_io.errors import DicomError
+from worker.errors import WorkerError
 
 ALLOWED_FIELDS = frozenset(
     {
@@ -74,6 +78,26 @@ def traceback_of(error: BaseException) -> str:
     """The way to an error as ``file.py:12 function`` steps, without its message, which may quote what a data set held."""
     frames = traceback.extract_tb(error.__traceback__)
     return " > ".join(f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames[-8:])
+
+
+def words_of(error: BaseException) -> str:
+    """What an error says, where the words are ours; of any other, which may quote what a data set held, its name and place."""
+    if isinstance(error, DicomError | WorkerError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return f"{type(error).__name__} at {traceback_of(error)}"
+
+
+def hide_words_of_errors() -> None:
+    """Let an error that nobody caught be told by its name and place."""
+
+    def tell(event: str, error: BaseException | None) -> None:
+        if error is not None:
+            structlog.get_logger().critical(event, error=type(error).__name__, where=traceback_of(error))
+
+    threading.excepthook = lambda died: tell("thread.died", died.exc_value)
+    sys.excepthook = lambda _, error, __: tell("process.died", error)
 
 
 class _LibraryHandler(logging.Handler):

@@ -308,7 +308,7 @@ def deliver_reports(destination: Destination, parts: Parts) -> int:
                 reports.mark_delivered(connection, delivery, now=now)
             else:
                 again_at = next_attempt(delivery.attempts + 1, now=now)
-                reports.mark_undelivered(connection, delivery, str(outcome.error), next_attempt_at=again_at, now=now)
+                reports.mark_undelivered(connection, delivery, outcome.error, next_attempt_at=again_at, now=now)
                 log.warning(
                     "delivery.failed",
                     study_id=delivery.study_id,

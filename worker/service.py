@@ -18,7 +18,7 @@ from worker.db.migrate import current_revision, require_newest, upgrade
 from worker.errors import AnotherRunner, ConfigurationError, DatabaseUnavailable
 from worker.files import make_folder, remove_parts
 from worker.leader import leadership
-from worker.log import traceback_of
+from worker.log import hide_words_of_errors, traceback_of, words_of
 from worker.models import ModelHolder
 from worker.pipeline import Parts, receive
 from worker.schedule import Schedule
@@ -70,6 +70,7 @@ def make_data_dir(settings: Settings) -> None:
 
 def serve(settings: Settings, *, receiving: bool = False, running: bool = False, showing: bool = False) -> None:
     """Receive, run the steps, show the page, or all, until SIGTERM or SIGINT; then finish what is in hand and return."""
+    hide_words_of_errors()
     stop = Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -141,7 +142,7 @@ def receiver(parts: Parts, *, arrived: Callable[[], None]) -> Listener:
             error=type(error).__name__,
             where=traceback_of(error),
         )
-        detail = f"0x{status:04X} to {request.calling_ae_title} at {request.peer_address}: {error}"
+        detail = f"0x{status:04X} to {request.calling_ae_title} at {request.peer_address}: {words_of(error)}"
         with suppress(DatabaseUnavailable), parts.database.write() as connection:
             events.add(connection, "refused", at=parts.clock(), detail=detail[:500])
 

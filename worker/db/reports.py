@@ -6,6 +6,7 @@ from pathlib import Path
 
 from sqlalchemy import ColumnElement, Connection, and_, exists, func, or_, select, update
 
+from dicom_io.errors import DicomError
 from dicom_io.values import ObjectReference, SeriesUID, SOPClassUID, SOPInstanceUID
 from worker.db import events, schema, studies
 from worker.db.database import insert_if_absent
@@ -149,13 +150,13 @@ def all_delivered(connection: Connection, study_id: StudyId) -> bool:
 
 
 def mark_undelivered(
-    connection: Connection, delivery: DueDelivery, error: str, *, next_attempt_at: datetime | None, now: datetime
+    connection: Connection, delivery: DueDelivery, error: DicomError, *, next_attempt_at: datetime | None, now: datetime
 ) -> None:
     """Note a failed attempt: due again at a moment, or given up where there is none."""
-    values: Mapping[str, object] = {"attempts": delivery.attempts + 1, "last_error": error}
+    values: Mapping[str, object] = {"attempts": delivery.attempts + 1, "last_error": error.in_full}
     if next_attempt_at is None:
         values = {**values, "state": DeliveryState.FAILED}
-        events.add(connection, "delivery_failed", at=now, study_id=delivery.study_id, detail=error)
+        events.add(connection, "delivery_failed", at=now, study_id=delivery.study_id, detail=str(error))
     else:
         values = {**values, "next_attempt_at": next_attempt_at}
     waiting = (deliveries.c.id == delivery.id) & (deliveries.c.state == DeliveryState.PENDING)
