@@ -23,7 +23,15 @@ from pynetdicom.pdu_primitives import (
 from pynetdicom.presentation import PresentationContext
 
 from dicom_io.command import NO_DATA_SET, CommandValue, Element, decode_command, encode_command
-from dicom_io.errors import DicomError, NotDicom, PeerRefused, PeerUnavailable
+from dicom_io.errors import (
+    AssociationRejected,
+    DicomError,
+    NotDicom,
+    ObjectRefused,
+    PeerRefused,
+    PeerUnavailable,
+    PeerUnreachable,
+)
 from dicom_io.foreign import any_error_as
 from dicom_io.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicom_io.values import Peer, SOPClassUID, TransferSyntaxUID
@@ -72,16 +80,18 @@ def associate(
 
     Raises
     ------
-    PeerUnavailable
-        No connection, no answer, or it broke off.
-    PeerRefused
-        The association was rejected, none of the contexts was accepted, or a certificate does not do.
+    PeerUnreachable
+        No connection, or no answer.
+    AssociationRejected
+        We are not let in: by the peer, or because a certificate does not do.
+    ObjectRefused
+        None of the contexts was accepted.
     """
     where = f"{peer.ae_title} at {peer.host}:{peer.port}"
-    with _in_words(where):
+    with _in_words(where, PeerUnreachable):
         connection = socket.create_connection((peer.host, peer.port), timeout=CONNECT_SECONDS)
     try:
-        with _in_words(where):
+        with _in_words(where, PeerUnreachable):
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if tls is not None:
                 connection = tls.wrap_socket(connection, server_hostname=peer.host)
@@ -114,15 +124,15 @@ class Association:
         """Ask for the association and read what was accepted."""
         self._send(_request(called_ae_title, contexts, calling_ae_title=calling_ae_title))
         kind, pdu = self._receive_pdu(monotonic() + ANSWER_SECONDS)
-        with any_error_as(PeerUnavailable, f"{self._where} does not answer as a DICOM node: {{}}.", but=(PeerRefused,)):
+        with any_error_as(PeerUnreachable, f"{self._where} does not answer as a DICOM node: {{}}.", but=(PeerRefused,)):
             if kind == _ASSOCIATE_RJ:
                 rejection = A_ASSOCIATE_RJ()
                 rejection.decode(pdu)
                 words = f"{rejection.result_str}, {rejection.reason_str}"
-                raise PeerRefused(f"{called_ae_title} rejected the association: {words}.")
+                raise AssociationRejected(f"{called_ae_title} rejected the association: {words}.")
             if kind != _ASSOCIATE_AC:
                 words = "aborted the association" if kind == _ABORT else "does not answer as a DICOM node"
-                raise PeerUnavailable(f"{self._where} {words}.")
+                raise PeerUnreachable(f"{self._where} {words}.")
             acceptance = A_ASSOCIATE_AC()
             acceptance.decode(pdu)
             answer = acceptance.to_primitive()
@@ -134,7 +144,7 @@ class Association:
         self._fragment_bytes = max(min(limit, _MAX_PDU_BYTES) - 6, 2) & ~1
         if not self._accepted:
             self.release()
-            raise PeerRefused(f"{called_ae_title} accepts none of the proposed storage classes and transfer syntaxes.")
+            raise ObjectRefused(f"{called_ae_title} accepts none of the proposed storage classes and transfer syntaxes.")
 
     def accepts(self, context: Context) -> bool:
         """Whether messages of this SOP class may be sent in this transfer syntax."""
@@ -306,14 +316,19 @@ def _request(called_ae_title: str, contexts: Sequence[Context], *, calling_ae_ti
 
 
 @contextmanager
-def _in_words(where: str) -> Iterator[None]:
+def _in_words(where: str, otherwise: type[PeerUnavailable] = PeerUnavailable) -> Iterator[None]:
     try:
         yield
+    except ssl.SSLEOFError as error:
+        raise otherwise(f"{where} ended the connection during TLS.") from error
     except ssl.SSLError as error:
         words = getattr(error, "verify_message", "") or (error.reason or type(error).__name__).replace("_", " ").lower()
-        told = f"TLS with {where} failed: {words}."
-        raise (PeerUnavailable if isinstance(error, ssl.SSLEOFError) else PeerRefused)(told) from error
+        raise AssociationRejected(f"TLS with {where} failed: {words}.") from error
     except TimeoutError as error:
-        raise PeerUnavailable(f"{where} does not answer.") from error
+        raise otherwise(f"{where} does not answer.") from error
     except OSError as error:
-        raise PeerUnavailable(f"{where} does not answer: {error.strerror or type(error).__name__}.") from error
+        raise otherwise(f"{where} does not answer: {error.strerror or type(error).__name__}.") from error
+    except PeerUnavailable as error:
+        if isinstance(error, otherwise):
+            raise
+        raise otherwise(str(error)) from error

@@ -54,3 +54,12 @@ def means_stored(status: int) -> bool:
 def means_later(status: int) -> bool:
     """Whether the peer is out of resources, so that the same object may be taken later (0xA7xx)."""
     return 0xA700 <= status <= 0xA7FF
+
+
+def means_never(status: int) -> bool:
+    """Whether the peer will not take the same object later either.
+
+    It finds that the data set does not match its SOP class (0xA9xx) or cannot understand it (0xCxxx; PS3.4 table B.2-1), or
+    does not take its SOP class (0x0122; PS3.7 C.5.9).
+    """
+    return 0xA900 <= status <= 0xA9FF or 0xC000 <= status <= 0xCFFF or status == 0x0122

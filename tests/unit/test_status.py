@@ -3,7 +3,7 @@ import errno
 import pytest
 
 from dicom_io.errors import InvalidObject, NotDicom, PeerBusy, UndecodablePixels
-from dicom_io.status import StoreStatus, means_later, means_stored, status_of
+from dicom_io.status import StoreStatus, means_later, means_never, means_stored, status_of
 from worker.errors import DatabaseUnavailable
 
 
@@ -42,3 +42,8 @@ def test_only_success_the_three_warnings_and_a_duplicate_mean_stored() -> None:
 
 def test_only_the_a7_range_means_later() -> None:
     assert [status for status in range(0x10000) if means_later(status)] == list(range(0xA700, 0xA800))
+
+
+def test_what_the_object_itself_is_blamed_for_means_never() -> None:
+    never = [0x0122, *range(0xA900, 0xAA00), *range(0xC000, 0xD000)]
+    assert [status for status in range(0x10000) if means_never(status)] == never
