@@ -33,6 +33,7 @@ from dicom_io.errors import (
     PeerUnreachable,
 )
 from dicom_io.foreign import any_error_as
+from dicom_io.handshake import explain
 from dicom_io.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicom_io.values import Peer, SOPClassUID, TransferSyntaxUID
 
@@ -94,7 +95,7 @@ def associate(
         with _in_words(where, PeerUnreachable):
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if tls is not None:
-                connection = tls.wrap_socket(connection, server_hostname=peer.host)
+                connection = _over_tls(connection, tls, peer.host)
             association = Association(connection, where)
             association.negotiate(peer.ae_title, contexts, calling_ae_title=calling_ae_title)
         try:
@@ -315,15 +316,23 @@ def _request(called_ae_title: str, contexts: Sequence[Context], *, calling_ae_ti
     return encoded
 
 
+def _over_tls(connection: socket.socket, tls: ssl.SSLContext, host: str) -> ssl.SSLSocket:
+    try:
+        return tls.wrap_socket(connection, server_hostname=host)
+    except ConnectionError as error:  # DCMTK's way to say that it heard no A-ASSOCIATE-RQ
+        raise ssl.SSLEOFError from error
+
+
 @contextmanager
 def _in_words(where: str, otherwise: type[PeerUnavailable] = PeerUnavailable) -> Iterator[None]:
     try:
         yield
     except ssl.SSLEOFError as error:
-        raise otherwise(f"{where} ended the connection during TLS.") from error
+        raise otherwise(
+            f"{where} ended the connection during TLS: does it speak TLS on this port, and know the CA of our certificate?"
+        ) from error
     except ssl.SSLError as error:
-        words = getattr(error, "verify_message", "") or (error.reason or type(error).__name__).replace("_", " ").lower()
-        raise AssociationRejected(f"TLS with {where} failed: {words}.") from error
+        raise AssociationRejected(f"TLS with {where} failed: {explain(error)}.") from error
     except TimeoutError as error:
         raise otherwise(f"{where} does not answer.") from error
     except OSError as error:

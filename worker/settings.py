@@ -9,7 +9,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from apscheduler.triggers.cron import CronTrigger
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 
 from dicom_io.kinds import Kind
@@ -42,6 +52,24 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class CertificateSettings(Section):
+    """A certificate of ours, with the chain up to its CA where there is one, and its key: files in PEM."""
+
+    certificate: Path
+    key: Path
+    key_password: SecretStr = SecretStr("")
+    key_password_file: Path | None = None
+
+
+class TlsSettings(CertificateSettings):
+    """The second port, where DICOM is spoken over TLS. `ca` signed the certificates of those who may call."""
+
+    ca: Path
+    host: str = "127.0.0.1"
+    port: Port = 2762
+    require_client_certificate: bool = True
+
+
 class DicomSettings(Section):
     """Who we are on the DICOM network."""
 
@@ -50,6 +78,7 @@ class DicomSettings(Section):
     port: Port = 11112
     calling_ae_titles: tuple[AETitle, ...] = ()
     maximum_associations: Annotated[int, Field(ge=1, le=1000)] = 64
+    tls: TlsSettings | None = None
 
 
 class StudySettings(Section):
@@ -113,6 +142,14 @@ class Destination(Section):
     outputs: Annotated[tuple[Kind, ...], Field(min_length=1)] = (Kind.SR, Kind.CAPTURE)
     sr_sop_class: Literal["comprehensive", "comprehensive-3d"] = "comprehensive"
     language: Language = Language.ENGLISH
+    storage_commitment: bool = False
+    tls: bool = False
+    ca: Path | None = None
+    """Signed the destination's certificate; by default that of ``[dicom.tls]``."""
+    client_certificate: CertificateSettings | None = None
+    """By default that of ``[dicom.tls]``."""
+    check_name: bool = True
+    """Whether its certificate must name `host`; otherwise whatever the `ca` signed is taken for it."""
 
 
 class Settings(Section):
@@ -135,6 +172,16 @@ class Settings(Section):
         names = [destination.name for destination in value]
         if len(set(names)) != len(names):
             raise ValueError("two destinations have the same name")
+        return value
+
+    @field_validator("destinations")
+    @classmethod
+    def _tls_knows_whom_to_trust(cls, value: tuple[Destination, ...], info: ValidationInfo) -> tuple[Destination, ...]:
+        dicom = info.data.get("dicom")
+        if dicom is not None and dicom.tls is None:
+            for destination in value:
+                if destination.tls and destination.ca is None:
+                    raise ValueError(f"{destination.name}: tls needs a ca, there or in [dicom.tls]")
         return value
 
     @model_validator(mode="before")

@@ -18,6 +18,16 @@ port = 11112
 calling_ae_titles = []                  # empty: anybody; else only these
 maximum_associations = 64
 
+# A second port for senders with a certificate, TLS 1.2 and 1.3 (BCP 195). Files in PEM. Restart after renewing them.
+# [dicom.tls]
+# certificate = "/etc/cxr-worker/tls/certificate.pem"
+# key = "/etc/cxr-worker/tls/key.pem"
+# key_password_file = "/etc/cxr-worker/tls/password"   # or key_password, best as CXR_DICOM__TLS__KEY_PASSWORD
+# ca = "/etc/cxr-worker/tls/ca.pem"     # signed the certificates of those who may call
+# host = "127.0.0.1"
+# port = 2762
+# require_client_certificate = true
+
 [study]
 quiet_seconds = 5.0                     # a study is complete when no image came for so long
 
@@ -55,6 +65,8 @@ port = 8080
 # outputs = ["sr", "capture"]           # sr: Structured Report; capture: a picture for viewers that show no SR; also text_sr,
 #                                       # heatmap, segmentation, presentation_state, key_object, pdf, not_analysed
 # language = "en"                       # of what people read: en or es
+# tls = false                           # true: by the ca and certificate of [dicom.tls], or its own: ca = "…",
+#                                       # client_certificate = { certificate = "…", key = "…" }; check_name = false: any name
 # sr_sop_class = "comprehensive"        # or "comprehensive-3d" (IHE AIR), where the destination takes it
 """
 
