@@ -32,6 +32,7 @@ class Request(IntEnum):
     """Command fields of requests; that of the response has the highest bit set (PS3.7 E.1)."""
 
     C_STORE = 0x0001
+    C_FIND = 0x0020
     C_ECHO = 0x0030
     N_EVENT_REPORT = 0x0100
     N_ACTION = 0x0130

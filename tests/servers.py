@@ -74,6 +74,7 @@ def orthanc(folder: Path, *, dicom_port: int | None = None, plugins: Sequence[st
         "AuthenticationEnabled": False,
         "DicomAlwaysAllowStore": True,
         "DicomAlwaysAllowEcho": True,
+        "DicomAlwaysAllowFind": True,
         "Plugins": list(plugins),
     }
     (folder / "orthanc").mkdir(exist_ok=True)

@@ -1,0 +1,63 @@
+"""Data sets of messages that bring no object to keep: answers to queries, performed steps, notices."""
+
+from collections.abc import Iterator
+from io import BytesIO
+
+from pydicom.dataset import Dataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filereader import read_dataset
+from pydicom.filewriter import write_dataset
+from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
+
+from dicom_io.errors import NotDicom
+from dicom_io.foreign import any_error_as
+
+
+def decode_payload(encoded: bytes, transfer_syntax: str) -> Dataset:
+    """Read a data set as it travelled, every value of it still to be converted.
+
+    Raises
+    ------
+    NotDicom
+        It cannot be parsed.
+    """
+    with any_error_as(NotDicom, "The data set of a message cannot be parsed: {}."):
+        return read_dataset(
+            BytesIO(encoded),
+            is_implicit_VR=transfer_syntax == ImplicitVRLittleEndian,
+            is_little_endian=transfer_syntax != ExplicitVRBigEndian,
+        )
+
+
+def encode_payload(ds: Dataset) -> bytes:
+    """A data set's bytes in Implicit VR Little Endian."""
+    buffer = DicomBytesIO()
+    buffer.is_little_endian, buffer.is_implicit_VR = True, True
+    write_dataset(buffer, ds)
+    return buffer.getvalue()
+
+
+def text_of(ds: Dataset, keyword: str) -> str:
+    """An attribute as text; empty where it is absent, has no value or several.
+
+    Raises
+    ------
+    NotDicom
+        It cannot be read.
+    """
+    with any_error_as(NotDicom, f"{keyword} cannot be read: {{}}."):
+        value = ds.get(keyword)
+        return value.strip(" \0") if isinstance(value, str) else ""
+
+
+def items_of(ds: Dataset, keyword: str) -> Iterator[Dataset]:
+    """The items of a sequence; none where it is absent or something else.
+
+    Raises
+    ------
+    NotDicom
+        It cannot be read.
+    """
+    with any_error_as(NotDicom, f"{keyword} cannot be read: {{}}."):
+        found = [item for item in ds.get(keyword) or () if isinstance(item, Dataset)]
+    yield from found
