@@ -14,14 +14,11 @@ from pathlib import Path
 from time import perf_counter
 
 import structlog
-from pydicom.uid import generate_uid
 
 from cxr_models.errors import ModelError
-from dicom_io.commitment import Commitment
-from dicom_io.errors import DicomError, InvalidObject, ObjectRefused
 from dicom_io.errors import Permanent as PermanentDicomError
 from dicom_io.part10 import StoreRequest, identify
-from worker.db import analyses, arrivals, commitments, events, reports, studies
+from worker.db import analyses, arrivals, events, reports, studies
 from worker.db.arrivals import Arrival
 from worker.db.database import Database
 from worker.engine import Engine
@@ -31,15 +28,13 @@ from worker.log import traceback_of
 from worker.retry import MAX_ATTEMPTS, next_attempt
 from worker.settings import Destination, Settings
 from worker.steps.complete import is_complete
-from worker.steps.deliver import ask, deliver, greet
+from worker.steps.deliver import deliver
 from worker.steps.record import conclude
 from worker.steps.report import Maker, Pictures, build, keep, refuse, wanted, wanted_refusals
 from worker.steps.select import PATIENT_CONFLICT, of_one_patient
 from worker.steps.store import describe, store
 from worker.values import (
     AnalysedStudy,
-    DeliveryState,
-    DueDelivery,
     ModelIdentity,
     Output,
     ReadyStudy,
@@ -304,91 +299,26 @@ def deliver_reports(destination: Destination, parts: Parts) -> int:
         due = reports.due(connection, destination.name, now=parts.clock(), data_dir=parts.data_dir, limit=DELIVERIES_AT_ONCE)
     if not due:
         return 0
-    kept = 0
+    delivered = 0
     for delivery, outcome in deliver(due, destination, parts.settings):
         now = parts.clock()
-        if outcome.error is not None:
-            _deliver_later(delivery, outcome.error, destination, parts)
-            continue
-        kept += 1
         with parts.database.write() as connection:
-            mark = reports.mark_stored if destination.storage_commitment else reports.mark_delivered
-            mark(connection, delivery, now=now)
-    log.info("reports.delivered", destination=destination.name, count=kept)
-    return kept
-
-
-def request_commitment(destination: Destination, parts: Parts) -> int:
-    """Ask a destination to vouch for what it stored; answer of how many reports it was asked. It may answer at any time."""
-    with parts.database.read() as connection:
-        due = reports.due(
-            connection,
-            destination.name,
-            now=parts.clock(),
-            data_dir=parts.data_dir,
-            limit=DELIVERIES_AT_ONCE,
-            state=DeliveryState.STORED,
-        )
-    if not due:
-        return 0
-    transaction_uid = generate_uid(prefix=None)
-    with parts.database.write() as connection:  # the answer may come before the request returns
-        commitments.add(connection, transaction_uid, destination.name, now=parts.clock())
-    try:
-        ask(due, destination, parts.settings, transaction_uid=transaction_uid, settle=partial(settle_commitment, parts=parts))
-    except DicomError as error:
-        for delivery in due:
-            _deliver_later(delivery, error, destination, parts)
-        return 0
-    with parts.database.write() as connection:
-        for delivery in due:
-            commitments.was_asked(connection, delivery, now=parts.clock())
-    return len(due)
-
-
-def settle_commitment(answer: Commitment, *, parts: Parts) -> None:
-    """Write down for which reports a destination vouches; the others are sent again.
-
-    Raises
-    ------
-    dicom_io.errors.InvalidObject
-        Nobody was asked under this transaction.
-    """
-    with parts.database.write() as connection:
-        destination = commitments.settle(connection, answer, now=parts.clock())
-    if destination is None:
-        raise InvalidObject("Nobody was asked to commit under this transaction UID.")
-    log.info("commitment.answered", destination=destination, count=len(answer.committed))
-    if answer.failed:
-        log.warning("commitment.failed", destination=destination, count=len(answer.failed))
-
-
-def resume_deliveries(destination: Destination, parts: Parts) -> int:
-    """Ask a destination that could not be reached whether it can be again; answer how many reports are due there at once."""
-    try:
-        greet(destination, parts.settings)
-    except DicomError:
-        return 0
-    with parts.database.write() as connection:
-        resumed = reports.destination_answers(connection, destination.name, now=parts.clock())
-    log.info("destination.answers", destination=destination.name, count=resumed)
-    return resumed
-
-
-def _deliver_later(delivery: DueDelivery, error: DicomError, destination: Destination, parts: Parts) -> None:
-    """Put a delivery off, or give it up: after the last attempt, or because the object itself is refused."""
-    now = parts.clock()
-    again_at = None if isinstance(error, ObjectRefused) else next_attempt(delivery.attempts + 1, now=now)
-    with parts.database.write() as connection:
-        reports.mark_undelivered(connection, delivery, error, next_attempt_at=again_at, now=now)
-    log.warning(
-        "delivery.failed",
-        study_id=delivery.study_id,
-        destination=destination.name,
-        attempts=delivery.attempts + 1,
-        error=type(error).__name__,
-        state="given up" if again_at is None else "pending",
-    )
+            if outcome.error is None:
+                delivered += 1
+                reports.mark_delivered(connection, delivery, now=now)
+            else:
+                again_at = next_attempt(delivery.attempts + 1, now=now)
+                reports.mark_undelivered(connection, delivery, outcome.error, next_attempt_at=again_at, now=now)
+                log.warning(
+                    "delivery.failed",
+                    study_id=delivery.study_id,
+                    destination=destination.name,
+                    attempts=delivery.attempts + 1,
+                    error=type(outcome.error).__name__,
+                    state="failed" if again_at is None else "pending",
+                )
+    log.info("reports.delivered", destination=destination.name, count=delivered)
+    return delivered
 
 
 def reprocess_outdated(parts: Parts, model: ModelIdentity) -> int:
