@@ -73,25 +73,18 @@ def client_context(settings: Settings, destination: Destination) -> ssl.SSLConte
     return context
 
 
-def certificates(settings: Settings) -> list[KnownCertificate]:
-    """Every certificate that the configuration names, each file once; of a file with several the one that ends first.
-
-    Raises
-    ------
-    ConfigurationError
-        A file cannot be read.
-    """
+def certificate_files(settings: Settings) -> dict[Path, str]:
+    """Every file of certificates that the configuration names, and the key that names it first."""
     named: dict[Path, str] = {}
     if (tls := settings.dicom.tls) is not None:
         named |= {tls.ca: f"{_OURS}.ca", tls.certificate: f"{_OURS}.certificate"}
     for destination in settings.destinations:
         if destination.tls:
-            ca, key = _ca_of(destination, settings)
-            named.setdefault(ca, key)
+            named.setdefault(*_ca_of(destination, settings))
             if destination.client_certificate is not None:
                 key = f"destination {destination.name}: client_certificate.certificate"
                 named.setdefault(destination.client_certificate.certificate, key)
-    return [known_certificate(path, key) for path, key in named.items()]
+    return named
 
 
 def known_certificate(path: Path, key: str) -> KnownCertificate:

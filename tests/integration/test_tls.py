@@ -18,6 +18,7 @@ from tests.factories import make_study, study_uid
 from tests.fakes import FakePacs, fake_pacs, free_port, make_site
 from tests.requirements import need
 from tests.servers import wait_for
+from worker.cli.doctor import Check, examine
 from worker.db.database import Database
 from worker.settings import Destination, DicomSettings, Settings, TlsSettings
 from worker.steps.deliver import peer_of
@@ -121,3 +122,42 @@ def test_a_destination_that_is_not_who_it_should_be_is_not_called(authority: Aut
         assert asked(port, own, authority, check_name=False) == ""
     with storescp() as port:
         assert "does it speak TLS on this port" in asked(port, own, authority)
+
+
+def found(settings: Settings) -> dict[str, Check]:
+    return {check.name: check for check in examine(settings)}
+
+
+def test_doctor_tells_of_certificates_that_end_or_have_ended_and_calls_over_tls(authority: Authority, tmp_path: Path) -> None:
+    own, soon = authority.issue("worker"), authority.issue("soon", ends=timedelta(days=20, hours=1))
+    old, pacs = authority.issue("old", ends=timedelta(days=-1)), authority.issue("pacs")
+    with storescp("+tls", pacs.key, pacs.certificate, "+cf", authority.file) as port:
+        base = {"ae_title": "PACS", "host": "127.0.0.1", "port": port, "tls": True}
+        destinations = [
+            {"name": "good", **base},
+            {"name": "soon", **base, "client_certificate": {"certificate": soon.certificate, "key": soon.key}},
+            {"name": "old", **base, "client_certificate": {"certificate": old.certificate, "key": old.key}},
+        ]
+        settings = Settings.model_validate(
+            {"data_dir": tmp_path / "var", "dicom": dicom_with(own, authority.file), "destinations": destinations}
+        )
+        checks = found(settings)
+        assert checks["tls"].ok
+        assert checks["certificate dicom.tls.certificate"].ok
+        assert checks["certificate dicom.tls.ca"].ok
+        warned = checks["certificate destination soon: client_certificate.certificate"]
+        assert (warned.ok, warned.advisory, "in 20 days" in warned.detail) == (False, True, True)
+        ended = checks["certificate destination old: client_certificate.certificate"]
+        assert (ended.ok, ended.advisory, f"{old.certificate} expired on" in ended.detail) == (False, False, True)
+        assert checks["destination good"].detail.endswith("answers C-ECHO over TLS")
+        assert checks["destination soon"].ok
+        assert not checks["destination old"].ok
+
+
+def test_doctor_says_which_file_of_ours_does_not_fit(authority: Authority, tmp_path: Path) -> None:
+    own, other = authority.issue("worker"), authority.issue("other")
+    mixed = Pair(certificate=own.certificate, key=other.key)
+    checks = found(Settings(data_dir=tmp_path / "var", dicom=dicom_with(mixed, tmp_path / "missing.pem")))
+    assert (checks["tls"].ok, "does not belong to" in checks["tls"].detail) == (False, True)
+    ca = checks["certificate dicom.tls.ca"]
+    assert (ca.ok, ca.advisory, "missing.pem: no such file" in ca.detail) == (False, False, True)

@@ -15,7 +15,7 @@ from dicom_io.handshake import explain
 from tests.certificates import Authority, Pair, encrypt
 from worker.errors import ConfigurationError
 from worker.settings import Destination, Settings, read_settings
-from worker.tls import certificates, client_context, server_context
+from worker.tls import certificate_files, client_context, known_certificate, server_context
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def test_without_a_section_there_is_no_context() -> None:
     assert server_context(Settings()) is None
     plain = Destination(name="pacs", ae_title="PACS", host="127.0.0.1", port=104)
     assert client_context(Settings(), plain) is None
-    assert certificates(Settings(destinations=(plain,))) == []
+    assert certificate_files(Settings(destinations=(plain,))) == {}
 
 
 def test_our_own_two_ends_understand_each_other_by_1_3(authority: Authority, pair: Pair) -> None:
@@ -201,8 +201,9 @@ def test_the_certificate_that_ends_first_is_the_one_that_counts(authority: Autho
     soon = authority.issue("soon", ends=timedelta(days=10))
     both = authority.issue("later")
     both.certificate.write_bytes(both.certificate.read_bytes() + soon.certificate.read_bytes())
-    known = {certificate.key: certificate for certificate in certificates(settings_for(both, authority.file))}
-    assert set(known) == {"dicom.tls.ca", "dicom.tls.certificate"}
+    files = certificate_files(settings_for(both, authority.file))
+    assert files == {authority.file: "dicom.tls.ca", both.certificate: "dicom.tls.certificate"}
+    known = {key: known_certificate(path, key) for path, key in files.items()}
     assert known["dicom.tls.certificate"].not_after < datetime.now(UTC) + timedelta(days=11)
     assert known["dicom.tls.ca"].not_after > datetime.now(UTC) + timedelta(days=11)
 

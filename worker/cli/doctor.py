@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from pathlib import Path
 
 import torch
 
@@ -17,7 +18,7 @@ from worker.cli.printing import print_json, print_table, progressing
 from worker.db import events, reports
 from worker.db.database import Database, open_database
 from worker.db.migrate import current_revision, require_newest
-from worker.errors import AnotherRunner
+from worker.errors import AnotherRunner, ConfigurationError
 from worker.keeping.deep_check import check_files
 from worker.leader import leadership
 from worker.register import require_meanings
@@ -25,9 +26,11 @@ from worker.registry import ModelFolder, active_model, find_exactly, shadow_mode
 from worker.service import make_data_dir
 from worker.settings import Destination, Settings
 from worker.steps.deliver import peer_of
+from worker.tls import certificate_files, client_context, known_certificate, server_context
 from worker.values import DeliveryState
 
 _LOW_SPACE_BYTES = 5 * 1024**3
+_RENEWED_BEFORE = timedelta(days=30)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +89,7 @@ def _checks(settings: Settings) -> Iterator[Check]:
     if settings.gate.pixels:
         yield _tried("gate", _gate, "install cxr-worker again: the gate's weights ship with it; or set gate.pixels to false")
     yield _device(settings)
+    yield from _tls(settings)
     if not settings.destinations:
         yield Check(
             name="destinations",
@@ -173,6 +177,29 @@ def _deliveries(settings: Settings) -> str:
     return f"{sum(counted.values())} pending, none given up"
 
 
+def _tls(settings: Settings) -> Iterator[Check]:
+    def listens() -> str:
+        server_context(settings)
+        return "certificate, key and ca fit together"
+
+    if settings.dicom.tls is not None:
+        yield _tried("tls", listens, "the words say which file; restart afterwards")
+    now = datetime.now(UTC)
+    for path, key in certificate_files(settings).items():
+        check = _tried(f"certificate {key}", partial(_valid, path, key, now=now), "renew it, and restart")
+        soon = check.ok and known_certificate(path, key).not_after < now + _RENEWED_BEFORE
+        yield replace(check, ok=False, advisory=True, cure="renew it in time, and restart") if soon else check
+
+
+def _valid(path: Path, key: str, *, now: datetime) -> str:
+    certificate = known_certificate(path, key)
+    if certificate.not_after <= now:
+        raise ConfigurationError(f"{path} expired on {certificate.not_after:%Y-%m-%d}")
+    if certificate.not_before > now:
+        raise ConfigurationError(f"{path} is not valid before {certificate.not_before:%Y-%m-%d %H:%M} UTC")
+    return f"{path} ends on {certificate.not_after:%Y-%m-%d}, in {(certificate.not_after - now).days} days"
+
+
 @contextmanager
 def _existing(settings: Settings) -> Iterator[Database | None]:
     """The database, or None before its first migration."""
@@ -235,5 +262,7 @@ def _device(settings: Settings) -> Check:
 
 
 def _echo(destination: Destination, settings: Settings) -> str:
-    echo(peer_of(destination), calling_ae_title=settings.dicom.ae_title)
-    return f"{destination.ae_title} at {destination.host}:{destination.port} answers C-ECHO"
+    tls = client_context(settings, destination)
+    echo(peer_of(destination), calling_ae_title=settings.dicom.ae_title, tls=tls)
+    over = " over TLS" if tls is not None else ""
+    return f"{destination.ae_title} at {destination.host}:{destination.port} answers C-ECHO{over}"
