@@ -119,7 +119,10 @@ def _store(association: Association, file: _Outgoing) -> DicomError | None:
     if means_stored(status):
         return None
     words = f"C-STORE was answered 0x{status:04X}"
-    refusal = PeerBusy(f"{words}: out of resources.") if means_later(status) else PeerRefused(f"{words}.")
+    if means_later(status):
+        refusal: DicomError = PeerBusy(f"{words}: out of resources.")
+    else:
+        refusal = (ObjectRefused if means_never(status) else PeerRefused)(f"{words}.")
     refusal.comment = str(answer.command.get(Element.ERROR_COMMENT, ""))
     return refusal
 

@@ -16,6 +16,7 @@ from time import perf_counter
 import structlog
 
 from cxr_models.errors import ModelError
+from dicom_io.errors import DicomError, ObjectRefused
 from dicom_io.errors import Permanent as PermanentDicomError
 from dicom_io.part10 import StoreRequest, identify
 from worker.db import analyses, arrivals, events, reports, studies
@@ -35,6 +36,7 @@ from worker.steps.select import PATIENT_CONFLICT, of_one_patient
 from worker.steps.store import describe, store
 from worker.values import (
     AnalysedStudy,
+    DueDelivery,
     ModelIdentity,
     Output,
     ReadyStudy,
@@ -47,7 +49,6 @@ from worker.values import (
 log = structlog.get_logger()
 
 STUDIES_AT_ONCE = 64
-DELIVERIES_AT_ONCE = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -296,29 +297,38 @@ def _skip(study: ToldStudy, why: str, output: Output, parts: Parts) -> None:
 def deliver_reports(destination: Destination, parts: Parts) -> int:
     """Send a destination what is due there; answer how many reports it now keeps."""
     with parts.database.read() as connection:
-        due = reports.due(connection, destination.name, now=parts.clock(), data_dir=parts.data_dir, limit=DELIVERIES_AT_ONCE)
+        due = reports.due(connection, destination.name, now=parts.clock(), data_dir=parts.data_dir)
     if not due:
         return 0
-    delivered = 0
+    kept = 0
     for delivery, outcome in deliver(due, destination, parts.settings):
         now = parts.clock()
+        parts.metrics.sent(destination.name, outcome.error)
+        if outcome.error is not None:
+            deliver_later(delivery, outcome.error, destination, parts)
+            continue
+        kept += 1
         with parts.database.write() as connection:
-            if outcome.error is None:
-                delivered += 1
-                reports.mark_delivered(connection, delivery, now=now)
-            else:
-                again_at = next_attempt(delivery.attempts + 1, now=now)
-                reports.mark_undelivered(connection, delivery, outcome.error, next_attempt_at=again_at, now=now)
-                log.warning(
-                    "delivery.failed",
-                    study_id=delivery.study_id,
-                    destination=destination.name,
-                    attempts=delivery.attempts + 1,
-                    error=type(outcome.error).__name__,
-                    state="failed" if again_at is None else "pending",
-                )
-    log.info("reports.delivered", destination=destination.name, count=delivered)
-    return delivered
+            mark = reports.mark_stored if destination.storage_commitment else reports.mark_delivered
+            mark(connection, delivery, now=now)
+    log.info("reports.delivered", destination=destination.name, count=kept)
+    return kept
+
+
+def deliver_later(delivery: DueDelivery, error: DicomError, destination: Destination, parts: Parts) -> None:
+    """Put a delivery off, or give it up: after the last attempt, or because the object itself is refused."""
+    now = parts.clock()
+    again_at = None if isinstance(error, ObjectRefused) else next_attempt(delivery.attempts + 1, now=now)
+    with parts.database.write() as connection:
+        reports.mark_undelivered(connection, delivery, error, next_attempt_at=again_at, now=now)
+    log.warning(
+        "delivery.failed",
+        study_id=delivery.study_id,
+        destination=destination.name,
+        attempts=delivery.attempts + 1,
+        error=type(error).__name__,
+        state="given up" if again_at is None else "pending",
+    )
 
 
 def reprocess_outdated(parts: Parts, model: ModelIdentity) -> int:

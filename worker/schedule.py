@@ -12,6 +12,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.cron import CronTrigger
 
 from worker import pipeline
+from worker.commitment import request_commitment, resume_deliveries
 from worker.db import analyses, reports, studies
 from worker.keeping.orphans import Fate, mend
 from worker.keeping.retention import retain
@@ -26,6 +27,8 @@ STUDIES = "studies"
 NIGHTLY = "nightly"
 MEND = "mend"
 RETAIN = "retain"
+ECHO_EVERY = timedelta(seconds=15)
+"""How often a destination that could not be reached is asked whether it can be again."""
 
 
 class Schedule:
@@ -111,13 +114,33 @@ class Schedule:
             self._come_back(STUDIES, studies.next_quiet_end(connection, quiet=quiet))
 
     def _deliverer(self, destination: Destination) -> Callable[[], None]:
+        next_echo: datetime | None = None
+
         def run() -> None:
-            while not self._closing.is_set() and pipeline.deliver_reports(destination, self._parts):
+            nonlocal next_echo
+            while not self._closing.is_set() and self._deliver_once(destination):
                 pass
             with self._parts.database.read() as connection:
-                self._come_back(_job_of(destination), reports.next_due(connection, destination.name))
+                awaited = reports.awaits_answer(connection, destination.name)
+            now = self._parts.clock()
+            if not awaited:
+                next_echo = None
+            elif next_echo is None or next_echo > now + ECHO_EVERY:  # the clock was set back
+                next_echo = now + ECHO_EVERY
+            elif next_echo <= now:
+                next_echo = now + ECHO_EVERY
+                if resume_deliveries(destination, self._parts):
+                    self.wake(_job_of(destination))
+            with self._parts.database.read() as connection:
+                due = reports.next_due(connection, destination.name)
+            self._come_back(_job_of(destination), min(filter(None, (due, next_echo)), default=None))
 
         return run
+
+    def _deliver_once(self, destination: Destination) -> bool:
+        sent = pipeline.deliver_reports(destination, self._parts)
+        asked = request_commitment(destination, self._parts)
+        return sent + asked > 0
 
     def _come_back(self, job: str, moment: datetime | None) -> None:
         """Start a job at a moment that comes before its next interval."""

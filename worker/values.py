@@ -42,10 +42,14 @@ class DeliveryState(StrEnum):
 
     PENDING = "pending"
     """Due at its next attempt."""
+    STORED = "stored"
+    """The destination answered that it keeps the object; its storage commitment is still to come."""
     DELIVERED = "delivered"
-    """The destination answered that it keeps the object."""
+    """The destination keeps the object, and has committed to that where we ask for it."""
+    ON_HOLD = "on_hold"
+    """The destination could not be reached in all attempts; due again as soon as it answers C-ECHO."""
     FAILED = "failed"
-    """Given up after the last attempt; `deliveries retry` queues it again."""
+    """Refused, or given up after the last attempt; `deliveries retry` queues it again."""
     SUPERSEDED = "superseded"
     """Not sent any more: a newer report of the study, or another patient's image, came before it was."""
 
@@ -241,10 +245,12 @@ class MadeReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DueDelivery:
-    """A report that a destination should be sent now."""
+    """A report that a destination should be sent, or asked to commit to, now."""
 
     id: DeliveryId
     study_id: StudyId
+    sop_class_uid: SOPClassUID
+    sop_instance_uid: SOPInstanceUID
     path: Path
     """Absolute."""
     attempts: int

@@ -9,7 +9,7 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import _config
 
 from dicom_io import requestor
-from dicom_io.errors import PeerBusy, PeerRefused, PeerUnavailable
+from dicom_io.errors import AssociationRejected, ObjectRefused, PeerBusy, PeerRefused, PeerUnavailable, PeerUnreachable
 from dicom_io.sender import echo, send
 from dicom_io.values import Peer
 from tests.factories import make_dx, make_study, write
@@ -50,7 +50,14 @@ def test_a_warning_means_stored(tmp_path: Path, pacs: FakePacs, status: int) -> 
 
 @pytest.mark.parametrize(
     ("status", "kind"),
-    [(0xA700, PeerBusy), (0xA7FF, PeerBusy), (0xA900, PeerRefused), (0xC000, PeerRefused), (0x0122, PeerRefused)],
+    [
+        (0xA700, PeerBusy),
+        (0xA7FF, PeerBusy),
+        (0xA900, ObjectRefused),
+        (0xC000, ObjectRefused),
+        (0x0122, ObjectRefused),
+        (0x0110, PeerRefused),
+    ],
 )
 def test_a_failure_names_its_status_and_the_next_file_is_still_sent(
     tmp_path: Path, pacs: FakePacs, status: int, kind: type[Exception]
@@ -67,7 +74,7 @@ def test_a_peer_that_is_not_there_is_unavailable_for_every_file(tmp_path: Path) 
     nobody = Peer(ae_title="PACS", host="127.0.0.1", port=free_port())
     outcomes = list(send(nobody, paths, calling_ae_title=US))
     assert [outcome.path for outcome in outcomes] == paths
-    assert all(isinstance(outcome.error, PeerUnavailable) for outcome in outcomes)
+    assert all(isinstance(outcome.error, PeerUnreachable) for outcome in outcomes)
 
 
 def test_a_peer_that_accepts_connections_and_says_nothing_is_unavailable(
@@ -84,7 +91,7 @@ def test_a_peer_that_knows_us_not_refuses(tmp_path: Path) -> None:
     with fake_pacs(require_called=True) as pacs:
         stranger = Peer(ae_title="NOT-ITS-NAME", host="127.0.0.1", port=pacs.port)
         (outcome,) = send(stranger, _written(tmp_path, 1), calling_ae_title=US)
-        assert isinstance(outcome.error, PeerRefused)
+        assert isinstance(outcome.error, AssociationRejected)
         assert "rejected the association" in str(outcome.error)
         assert "Called AE title" in str(outcome.error)
 
@@ -99,7 +106,7 @@ def _choosy(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_peer_that_takes_no_such_object_refuses(tmp_path: Path) -> None:
     with fake_pacs(syntaxes=[ImplicitVRLittleEndian]) as pacs:
         (outcome,) = send(_peer(pacs), _written(tmp_path, 1), calling_ae_title=US)
-    assert isinstance(outcome.error, PeerRefused)
+    assert isinstance(outcome.error, ObjectRefused)
     assert "accepts none" in str(outcome.error)
 
 
@@ -109,7 +116,7 @@ def test_an_object_the_peer_does_not_take_is_refused_and_the_others_are_sent(tmp
     private.SOPClassUID = private.file_meta.MediaStorageSOPClassUID = "1.2.826.0.1.3680043.10.9999.7"
     paths = [write(private, tmp_path / "private.dcm"), write(usual, tmp_path / "usual.dcm")]
     first, second = send(_peer(pacs), paths, calling_ae_title=US)
-    assert isinstance(first.error, PeerRefused)
+    assert isinstance(first.error, ObjectRefused)
     assert "does not accept" in str(first.error)
     assert second.error is None
 
@@ -122,6 +129,7 @@ def test_a_peer_that_breaks_off_leaves_the_rest_unavailable(tmp_path: Path, pacs
     rest = list(outcomes)
     assert [outcome.path for outcome in rest] == paths[1:]
     assert all(isinstance(outcome.error, PeerUnavailable) for outcome in rest)
+    assert not any(isinstance(outcome.error, PeerUnreachable) for outcome in rest), "it was reached"
 
 
 @pytest.mark.parametrize("content", [None, b"", b"nonsense" * 100, bytes(128) + b"DICM"])

@@ -14,7 +14,7 @@ app = typer.Typer(help="What is on its way to the PACS, and what did not get the
 
 @app.command(name="list")
 def list_deliveries(
-    state: Annotated[str | None, typer.Option(help="pending, delivered or failed", metavar="STATE")] = None,
+    state: Annotated[str | None, typer.Option(help="pending, stored, delivered, on_hold, failed …", metavar="STATE")] = None,
     destination: Annotated[str | None, typer.Option(help="Only to this destination.", metavar="NAME")] = None,
     config: Config = None,
     as_json: AsJson = False,
@@ -37,7 +37,7 @@ def list_deliveries(
 @app.command()
 def retry(
     ids: Annotated[list[int] | None, typer.Argument(help="Deliveries, by the id that list shows.")] = None,
-    every_failed: Annotated[bool, typer.Option("--all-failed", help="Every delivery that was given up.")] = False,
+    every_failed: Annotated[bool, typer.Option("--all-failed", help="Every delivery that failed or is on hold.")] = False,
     config: Config = None,
 ) -> None:
     """Send undelivered reports again at once, with all their attempts before them."""

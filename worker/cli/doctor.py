@@ -168,11 +168,15 @@ def _deliveries(settings: Settings) -> str:
             counted = reports.count_undelivered(connection)
     known = {destination.name for destination in settings.destinations}
     failed = sum(count for (_, state), count in counted.items() if state is DeliveryState.FAILED)
-    lost = {name for name, state in counted if state is DeliveryState.PENDING and name not in known}
-    if failed or lost:
-        words = [f"{failed} given up"] * bool(failed) + [
-            f"some wait for {name}, which is not configured" for name in sorted(lost)
-        ]
+    held = sum(count for (_, state), count in counted.items() if state is DeliveryState.ON_HOLD)
+    waiting = {DeliveryState.PENDING, DeliveryState.STORED, DeliveryState.ON_HOLD}
+    lost = {name for name, state in counted if state in waiting and name not in known}
+    if failed or held or lost:
+        words = (
+            [f"{failed} given up"] * bool(failed)
+            + [f"{held} on hold until their destination answers"] * bool(held)
+            + [f"some wait for {name}, which is not configured" for name in sorted(lost)]
+        )
         raise LookupError(", ".join(words))
     return f"{sum(counted.values())} pending, none given up"
 

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from sqlalchemy import ColumnElement, Connection, and_, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, case, exists, func, or_, select, update
 
-from dicom_io.errors import DicomError
+from dicom_io.errors import AssociationRejected, DicomError, PeerUnreachable
 from dicom_io.values import ObjectReference, SeriesUID, SOPClassUID, SOPInstanceUID
 from worker.db import events, schema, studies
 from worker.db.database import insert_if_absent
@@ -23,6 +23,11 @@ from worker.values import (
     StudyId,
     ToldStudy,
 )
+
+_AT_ONCE = 64
+"""Deliveries of one association: what becomes urgent meanwhile waits for no more than these."""
+_UNSENT = (DeliveryState.PENDING, DeliveryState.ON_HOLD, DeliveryState.FAILED)
+_GIVEN_UP = (DeliveryState.ON_HOLD, DeliveryState.FAILED)
 
 
 def newest(connection: Connection, study_id: StudyId, output: Output) -> KnownReport | None:
@@ -67,7 +72,7 @@ def supersede(connection: Connection, study_id: StudyId, *, why: str, output: Ou
     outdated = select(reports.c.id).where(reports.c.study_id == study_id if output is None else _of_output(study_id, output))
     connection.execute(
         update(deliveries)
-        .where(deliveries.c.report_id.in_(outdated), deliveries.c.state.in_([DeliveryState.PENDING, DeliveryState.FAILED]))
+        .where(deliveries.c.report_id.in_(outdated), deliveries.c.state.in_(_UNSENT))
         .values(state=DeliveryState.SUPERSEDED, last_error=why)
     )
 
@@ -109,33 +114,73 @@ def queue(connection: Connection, report_id: ReportId, destinations: Sequence[st
             )
 
 
-def due(connection: Connection, destination: str, *, now: datetime, data_dir: Path, limit: int) -> list[DueDelivery]:
-    """What a destination should be sent now: the most urgent study first, night work last, each study's reports in order."""
+def due(
+    connection: Connection,
+    destination: str,
+    *,
+    now: datetime,
+    data_dir: Path,
+    state: DeliveryState = DeliveryState.PENDING,
+) -> list[DueDelivery]:
+    """What a destination should be sent now: the most urgent study first, night work last, each study's reports in order.
+
+    With `DeliveryState.STORED`, what it should be asked to commit to.
+    """
     rows = connection.execute(
-        select(deliveries.c.id, deliveries.c.attempts, reports.c.study_id, reports.c.path)
+        select(
+            deliveries.c.id,
+            deliveries.c.attempts,
+            reports.c.study_id,
+            reports.c.path,
+            reports.c.sop_class_uid,
+            reports.c.sop_instance_uid,
+        )
         .join(reports, reports.c.id == deliveries.c.report_id)
         .join(schema.studies, schema.studies.c.id == reports.c.study_id)
         .where(
             deliveries.c.destination == destination,
-            deliveries.c.state == DeliveryState.PENDING,
+            deliveries.c.state == state,
             or_(deliveries.c.next_attempt_at <= now, deliveries.c.next_attempt_at > now + LONGEST_DELAY + FIRST_DELAY),
         )
         .order_by(schema.studies.c.priority, studies.triage_rank().desc(), reports.c.id)
-        .limit(limit)
+        .limit(_AT_ONCE)
     )
     return [
-        DueDelivery(id=DeliveryId(row.id), study_id=StudyId(row.study_id), path=data_dir / row.path, attempts=row.attempts)
+        DueDelivery(
+            id=DeliveryId(row.id),
+            study_id=StudyId(row.study_id),
+            sop_class_uid=SOPClassUID(row.sop_class_uid),
+            sop_instance_uid=SOPInstanceUID(row.sop_instance_uid),
+            path=data_dir / row.path,
+            attempts=row.attempts,
+        )
         for row in rows
     ]
 
 
-def mark_delivered(connection: Connection, delivery: DueDelivery, *, now: datetime) -> None:
+def mark_stored(connection: Connection, delivery: DueDelivery, *, now: datetime) -> None:
+    """Note that a destination keeps a report and is to be asked to commit to it."""
+    connection.execute(
+        update(deliveries)
+        .where(deliveries.c.id == delivery.id)
+        .values(state=DeliveryState.STORED, unreachable=False, last_error=None, next_attempt_at=now)
+    )
+
+
+def mark_delivered(connection: Connection, delivery: DueDelivery, *, now: datetime, committed: bool = False) -> None:
     """Note that a destination keeps a report, and the study delivered when it was the last."""
     studies.hold(connection, delivery.study_id)  # two destinations that end at once must see each other
     connection.execute(
         update(deliveries)
         .where(deliveries.c.id == delivery.id)
-        .values(state=DeliveryState.DELIVERED, attempts=delivery.attempts + 1, last_error=None, delivered_at=now)
+        .values(
+            state=DeliveryState.DELIVERED,
+            attempts=delivery.attempts + 1,
+            unreachable=False,
+            last_error=None,
+            delivered_at=now,
+            committed=committed,
+        )
     )
     if all_delivered(connection, delivery.study_id):
         studies.mark_delivered(connection, delivery.study_id, now=now)
@@ -152,15 +197,50 @@ def all_delivered(connection: Connection, study_id: StudyId) -> bool:
 def mark_undelivered(
     connection: Connection, delivery: DueDelivery, error: DicomError, *, next_attempt_at: datetime | None, now: datetime
 ) -> None:
-    """Note a failed attempt: due again at a moment, or given up where there is none."""
-    values: Mapping[str, object] = {"attempts": delivery.attempts + 1, "last_error": error.in_full}
+    """Note a failed attempt: due again at a moment, or given up where there is none.
+
+    What could not even be tried, because the destination cannot be reached, is due as soon as it can.
+    """
+    unreachable = isinstance(error, PeerUnreachable | AssociationRejected)
+    values: Mapping[str, object] = {
+        "attempts": delivery.attempts + 1,
+        "last_error": error.in_full,
+        "unreachable": unreachable,
+    }
     if next_attempt_at is None:
-        values = {**values, "state": DeliveryState.FAILED}
-        events.add(connection, "delivery_failed", at=now, study_id=delivery.study_id, detail=str(error))
+        state = DeliveryState.ON_HOLD if unreachable else DeliveryState.FAILED
+        values = {**values, "state": state}
+        events.add(connection, f"delivery_{state}", at=now, study_id=delivery.study_id, detail=str(error))
     else:
         values = {**values, "next_attempt_at": next_attempt_at}
-    waiting = (deliveries.c.id == delivery.id) & (deliveries.c.state == DeliveryState.PENDING)
+    waiting = (deliveries.c.id == delivery.id) & deliveries.c.state.in_([DeliveryState.PENDING, DeliveryState.STORED])
     connection.execute(update(deliveries).where(waiting).values(**values))
+
+
+def awaits_answer(connection: Connection, destination: str) -> bool:
+    """Whether something waits for a destination that could not be reached."""
+    return bool(connection.execute(select(exists().where(_unreached(destination)))).scalar_one())
+
+
+def destination_answers(connection: Connection, destination: str, *, now: datetime) -> int:
+    """Make due what waited for a destination that can be reached again; answer how many."""
+    on_hold = deliveries.c.state == DeliveryState.ON_HOLD
+    resumed = connection.execute(
+        update(deliveries)
+        .where(_unreached(destination))
+        .values(
+            state=case((on_hold, DeliveryState.PENDING.value), else_=deliveries.c.state),
+            attempts=case((on_hold, 0), else_=deliveries.c.attempts),
+            next_attempt_at=now,
+            unreachable=False,
+        )
+    )
+    return resumed.rowcount
+
+
+def _unreached(destination: str) -> ColumnElement[bool]:
+    waiting = (DeliveryState.PENDING, DeliveryState.STORED, DeliveryState.ON_HOLD)
+    return and_(deliveries.c.destination == destination, deliveries.c.unreachable, deliveries.c.state.in_(waiting))
 
 
 def count_undelivered(connection: Connection) -> dict[tuple[str, DeliveryState], int]:
@@ -175,11 +255,11 @@ def count_undelivered(connection: Connection) -> dict[tuple[str, DeliveryState],
 
 def retry(connection: Connection, delivery_ids: Sequence[int] | None, *, now: datetime) -> int:
     """Make undelivered reports due at once, with all their attempts before them; answer how many. None: all given up."""
-    chosen = deliveries.c.state == DeliveryState.FAILED
+    chosen: ColumnElement[bool] = deliveries.c.state.in_(_GIVEN_UP)
     if delivery_ids is not None:
         chosen = deliveries.c.id.in_(delivery_ids) & (deliveries.c.state != DeliveryState.DELIVERED)
     changed = connection.execute(
-        update(deliveries).where(chosen).values(state=DeliveryState.PENDING, attempts=0, next_attempt_at=now)
+        update(deliveries).where(chosen).values(state=DeliveryState.PENDING, attempts=0, next_attempt_at=now, unreachable=False)
     )
     return changed.rowcount
 
@@ -188,7 +268,10 @@ def next_due(connection: Connection, destination: str) -> datetime | None:
     """When a destination is next due to be sent something."""
     found: datetime | None = connection.execute(
         select(deliveries.c.next_attempt_at)
-        .where(deliveries.c.destination == destination, deliveries.c.state == DeliveryState.PENDING)
+        .where(
+            deliveries.c.destination == destination,
+            deliveries.c.state.in_([DeliveryState.PENDING, DeliveryState.STORED]),
+        )
         .order_by(deliveries.c.next_attempt_at)
         .limit(1)
     ).scalar()

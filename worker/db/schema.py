@@ -182,9 +182,20 @@ deliveries = Table(
     Column("last_error", Text),
     Column("delivered_at", UtcDateTime),
     Column("committed", Boolean, nullable=False, server_default=false()),
+    Column("unreachable", Boolean, nullable=False, server_default=false()),
     UniqueConstraint("report_id", "destination"),
     _one_of("state", DeliveryState),
     Index("ix_deliveries_destination_state_next_attempt_at", "destination", "state", "next_attempt_at"),
+)
+
+commitments = Table(
+    "commitments",
+    metadata,
+    _id(),
+    Column("transaction_uid", String(64), nullable=False, unique=True),
+    Column("destination", String(64), nullable=False),
+    Column("asked_at", UtcDateTime, nullable=False),
+    Column("answered_at", UtcDateTime),
 )
 
 events = Table(
@@ -195,6 +206,15 @@ events = Table(
     _study_id(index=True),
     Column("kind", String(32), nullable=False),
     Column("detail", Text, nullable=False, server_default=""),
+)
+
+audit_positions = Table(
+    "audit_positions",
+    metadata,
+    _id(),
+    Column("repository", String(255), nullable=False, unique=True),
+    Column("event_id", Integer, nullable=False),
+    Column("at", UtcDateTime, nullable=False),
 )
 
 activations = Table(

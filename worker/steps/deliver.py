@@ -1,9 +1,11 @@
 """Deliver: send what is due to one destination, over one association, and write down what it answered."""
 
-from collections.abc import Iterator
+import ssl
+from collections.abc import Callable, Iterator
 
-from dicom_io.errors import PeerUnavailable
-from dicom_io.sender import StoreOutcome, send
+from dicom_io.commitment import Commitment, CommitmentRequest, ask_to_commit
+from dicom_io.errors import PeerUnavailable, PeerUnreachable
+from dicom_io.sender import StoreOutcome, echo, send
 from dicom_io.values import Peer
 from worker.errors import ConfigurationError
 from worker.settings import Destination, Settings
@@ -20,10 +22,55 @@ def deliver(due: list[DueDelivery], destination: Destination, settings: Settings
     """Send reports in the order given; answer what became of each as soon as it is known."""
     by_path = {delivery.path: delivery for delivery in due}
     try:
-        tls = client_context(settings, destination)
-    except ConfigurationError as error:  # a certificate that cannot be used is seen where the others' troubles are
+        tls = _tls(destination, settings)
+    except PeerUnavailable as error:
         for path, delivery in by_path.items():
-            yield delivery, StoreOutcome(path=path, error=PeerUnavailable(str(error)))
+            yield delivery, StoreOutcome(path=path, error=error)
         return
     for outcome in send(peer_of(destination), list(by_path), calling_ae_title=settings.dicom.ae_title, tls=tls):
         yield by_path[outcome.path], outcome
+
+
+def ask(
+    due: list[DueDelivery],
+    destination: Destination,
+    settings: Settings,
+    *,
+    transaction_uid: str,
+    settle: Callable[[Commitment], None],
+) -> None:
+    """Ask a destination to vouch for reports that it stored; `settle` is handed an answer that comes at once.
+
+    Raises
+    ------
+    dicom_io.errors.DicomError
+        It cannot be asked now, or does not offer storage commitment.
+    """
+    ask_to_commit(
+        peer_of(destination),
+        CommitmentRequest(
+            transaction_uid=transaction_uid,
+            objects=[(delivery.sop_class_uid, delivery.sop_instance_uid) for delivery in due],
+        ),
+        calling_ae_title=settings.dicom.ae_title,
+        settle=settle,
+        tls=_tls(destination, settings),
+    )
+
+
+def greet(destination: Destination, settings: Settings) -> None:
+    """Verify that a destination answers C-ECHO.
+
+    Raises
+    ------
+    dicom_io.errors.DicomError
+        It does not.
+    """
+    echo(peer_of(destination), calling_ae_title=settings.dicom.ae_title, tls=_tls(destination, settings))
+
+
+def _tls(destination: Destination, settings: Settings) -> ssl.SSLContext | None:
+    try:
+        return client_context(settings, destination)
+    except ConfigurationError as error:  # a certificate that cannot be used is seen where the others' troubles are
+        raise PeerUnreachable(str(error)) from error

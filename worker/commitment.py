@@ -1,0 +1,72 @@
+"""What follows a report that was sent: its destination is asked to commit to it, or, unreachable, whether it is there again."""
+
+from functools import partial
+
+import structlog
+from pydicom.uid import generate_uid
+
+from dicom_io.commitment import Commitment
+from dicom_io.errors import DicomError, InvalidObject
+from worker.db import commitments, reports
+from worker.pipeline import Parts, deliver_later
+from worker.settings import Destination
+from worker.steps.deliver import ask, greet
+from worker.values import DeliveryState
+
+log = structlog.get_logger()
+
+
+def request_commitment(destination: Destination, parts: Parts) -> int:
+    """Ask a destination to vouch for what it stored; answer of how many reports it was asked. It may answer at any time."""
+    with parts.database.read() as connection:
+        due = reports.due(
+            connection,
+            destination.name,
+            now=parts.clock(),
+            data_dir=parts.data_dir,
+            state=DeliveryState.STORED,
+        )
+    if not due:
+        return 0
+    transaction_uid = generate_uid(prefix=None)
+    with parts.database.write() as connection:  # the answer may come before the request returns
+        commitments.add(connection, transaction_uid, destination.name, now=parts.clock())
+    try:
+        ask(due, destination, parts.settings, transaction_uid=transaction_uid, settle=partial(settle_commitment, parts=parts))
+    except DicomError as error:
+        for delivery in due:
+            deliver_later(delivery, error, destination, parts)
+        return 0
+    with parts.database.write() as connection:
+        for delivery in due:
+            commitments.was_asked(connection, delivery, now=parts.clock())
+    return len(due)
+
+
+def settle_commitment(answer: Commitment, *, parts: Parts) -> None:
+    """Write down for which reports a destination vouches; the others are sent again.
+
+    Raises
+    ------
+    dicom_io.errors.InvalidObject
+        Nobody was asked under this transaction.
+    """
+    with parts.database.write() as connection:
+        destination = commitments.settle(connection, answer, now=parts.clock())
+    if destination is None:
+        raise InvalidObject("Nobody was asked to commit under this transaction UID.")
+    log.info("commitment.answered", destination=destination, count=len(answer.committed))
+    if answer.failed:
+        log.warning("commitment.failed", destination=destination, count=len(answer.failed))
+
+
+def resume_deliveries(destination: Destination, parts: Parts) -> int:
+    """Ask a destination that could not be reached whether it can be again; answer how many reports are due there at once."""
+    try:
+        greet(destination, parts.settings)
+    except DicomError:
+        return 0
+    with parts.database.write() as connection:
+        resumed = reports.destination_answers(connection, destination.name, now=parts.clock())
+    log.info("destination.answers", destination=destination.name, count=resumed)
+    return resumed

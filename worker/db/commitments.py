@@ -1,0 +1,108 @@
+"""Storage commitment: what destinations were asked to vouch for, and what they answered."""
+
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from sqlalchemy import Connection, insert, select, update
+
+from dicom_io.commitment import Commitment
+from dicom_io.errors import PeerRefused, PeerUnavailable
+from dicom_io.values import SOPClassUID, SOPInstanceUID
+from worker.db import reports, schema
+from worker.db.schema import commitments, deliveries
+from worker.retry import MAX_ATTEMPTS, next_attempt
+from worker.values import DeliveryId, DeliveryState, DueDelivery, StudyId
+
+_ANSWER_TIME = timedelta(minutes=10)
+"""Some archives answer when they have written a tape; the standard sets no limit."""
+
+
+def add(connection: Connection, transaction_uid: str, destination: str, *, now: datetime) -> None:
+    """Note that a destination is about to be asked."""
+    connection.execute(insert(commitments).values(transaction_uid=transaction_uid, destination=destination, asked_at=now))
+
+
+def was_asked(connection: Connection, delivery: DueDelivery, *, now: datetime) -> None:
+    """Note that a destination was asked: it is asked again unless it answers in time, or the delivery is given up."""
+    if delivery.attempts + 1 >= MAX_ATTEMPTS:
+        error = PeerUnavailable(f"Stored, but not committed to: {MAX_ATTEMPTS} attempts, and the last request is unanswered.")
+        reports.mark_undelivered(connection, delivery, error, next_attempt_at=None, now=now)
+        return
+    connection.execute(
+        update(deliveries)
+        .where(deliveries.c.id == delivery.id, deliveries.c.state == DeliveryState.STORED)
+        .values(attempts=delivery.attempts + 1, next_attempt_at=now + _ANSWER_TIME, unreachable=False)
+    )
+
+
+def settle(connection: Connection, answer: Commitment, *, now: datetime) -> str | None:
+    """Write down what a destination answered; what it does not vouch for is sent again.
+
+    An answer counts whenever it comes, also to an earlier request or after the delivery was given up.
+
+    Returns
+    -------
+    str or None
+        The destination, or None where nobody was asked under this transaction.
+    """
+    destination: str | None = connection.execute(
+        update(commitments)
+        .where(commitments.c.transaction_uid == answer.transaction_uid)
+        .values(answered_at=now)
+        .returning(commitments.c.destination)
+    ).scalar_one_or_none()
+    if destination is None:
+        return None
+    waiting = _waiting(connection, destination, {*answer.committed, *answer.failed})
+    for uid, (delivery, _) in waiting.items():
+        if uid in answer.committed and uid not in answer.failed:
+            reports.mark_delivered(connection, delivery, now=now, committed=True)
+    for uid, (delivery, state) in waiting.items():
+        if uid in answer.failed and state is DeliveryState.STORED:
+            _send_again(connection, delivery, answer.failed[uid], now=now)
+    return destination
+
+
+def _send_again(connection: Connection, delivery: DueDelivery, reason: str, *, now: datetime) -> None:
+    error = PeerRefused(f"Stored, but not committed to: {reason}.")
+    again_at = next_attempt(delivery.attempts + 1, now=now)
+    reports.mark_undelivered(connection, delivery, error, next_attempt_at=again_at, now=now)
+    if again_at is not None:
+        connection.execute(update(deliveries).where(deliveries.c.id == delivery.id).values(state=DeliveryState.PENDING))
+
+
+def _waiting(
+    connection: Connection, destination: str, uids: set[SOPInstanceUID]
+) -> dict[SOPInstanceUID, tuple[DueDelivery, DeliveryState]]:
+    rows = connection.execute(
+        select(
+            deliveries.c.id,
+            deliveries.c.state,
+            deliveries.c.attempts,
+            schema.reports.c.study_id,
+            schema.reports.c.sop_class_uid,
+            schema.reports.c.sop_instance_uid,
+            schema.reports.c.path,
+        )
+        .join(schema.reports, schema.reports.c.id == deliveries.c.report_id)
+        .where(
+            deliveries.c.destination == destination,
+            deliveries.c.state.not_in([DeliveryState.DELIVERED, DeliveryState.SUPERSEDED]),
+            schema.reports.c.sop_instance_uid.in_(uids),
+        )
+        .order_by(schema.reports.c.study_id, deliveries.c.id)  # studies are locked, by everybody in this order
+    )
+    return {
+        SOPInstanceUID(row.sop_instance_uid): (
+            DueDelivery(
+                id=DeliveryId(row.id),
+                study_id=StudyId(row.study_id),
+                sop_class_uid=SOPClassUID(row.sop_class_uid),
+                sop_instance_uid=SOPInstanceUID(row.sop_instance_uid),
+                path=Path(row.path),
+                attempts=row.attempts,
+            ),
+            DeliveryState(row.state),
+        )
+        for row in rows
+    }
