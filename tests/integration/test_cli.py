@@ -69,7 +69,15 @@ def test_studies_are_listed_with_every_promised_key(cxr_worker: Run) -> None:
 @pytest.mark.usefixtures("filled")
 def test_one_study_is_shown_as_the_same_object_with_its_history(cxr_worker: Run) -> None:
     shown = _json(cxr_worker, "studies", "show", study_uid("done"))
-    assert [event["kind"] for event in shown.pop("events")] == ["opened", "complete", "analysed", "reported", "delivered"]
+    assert [event["kind"] for event in shown.pop("events")] == [
+        "opened",
+        "complete",
+        "analysed",
+        "reported",
+        "sent",
+        "sent",
+        "delivered",
+    ]
     assert shown == _json(cxr_worker, "studies", "list")[-1]
 
 

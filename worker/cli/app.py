@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from worker.cli import db, deliveries, models, reprocess, studies
+from worker.cli import audit, db, deliveries, models, reprocess, studies
 from worker.cli.options import AsJson, Config, settings_of
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app.add_typer(studies.app, name="studies")
 app.add_typer(deliveries.app, name="deliveries")
 app.add_typer(models.app, name="models")
 app.add_typer(db.app, name="db")
+app.add_typer(audit.app, name="audit")
 app.command(name="reprocess")(reprocess.reprocess)
 
 

@@ -10,8 +10,11 @@ import typer
 from worker.cli.options import AsJson, Config, database_of, settings_of
 from worker.cli.printing import busy, print_json, print_table
 from worker.cli.studies import moment
+from worker.cli.user import user_asking
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
     from worker.db.database import Database
     from worker.register import Registration
     from worker.registry import ModelFolder
@@ -100,6 +103,7 @@ def activate(
             found = _registered(wish, database, settings)
         with database.write() as connection:
             (models.set_shadow if shadow else models.activate)(connection, found.reference, now=datetime.now(UTC))
+            _note(connection, found.reference, shadow=shadow)
     if shadow:
         print(
             f"{card.name} {card.version} is the shadow: recorded from the next study on, never reported. See 'models compare'."
@@ -117,6 +121,7 @@ def deactivate_shadow(config: Config = None) -> None:
 
     with database_of(config) as (_, database), database.write() as connection:
         models.set_shadow(connection, None, now=datetime.now(UTC))
+        _note(connection, None, shadow=True)
     print("There is no shadow model from the next study on.")
 
 
@@ -171,6 +176,15 @@ def _registered(wish: "Registration", database: "Database", settings: "Settings"
         found, new = register(wish, database, data_dir=settings.data_dir)
     print(f"{found.reference} is registered: {found.path}" if new else f"{found.reference} was registered before, the same.")
     return found
+
+
+def _note(connection: "Connection", reference: str | None, *, shadow: bool) -> None:
+    """Keep in the record who named a model."""
+    from worker.db import events
+
+    kind = events.SHADOWED if shadow else events.ACTIVATED
+    facts = {"user": user_asking(), "model": reference}
+    events.record(connection, events.Event(kind=kind, at=datetime.now(UTC), detail=reference or "none", facts=facts))
 
 
 def _cells(row: dict[str, Any]) -> tuple[Any, ...]:

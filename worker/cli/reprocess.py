@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from worker.cli.options import Config, database_of
+from worker.cli.user import user_asking
 from worker.errors import ConfigurationError, NoSuchStudy
 
 if TYPE_CHECKING:
@@ -39,13 +40,13 @@ def reprocess(
                 chosen = studies.in_state(connection, StudyState.FAILED)
             else:
                 chosen = [_found(connection, uid) for uid in study_uids or []]
-        count, gone = 0, list[str]()
+        count, gone, user = 0, list[str](), user_asking()
         for piece in (
             chosen[first : first + _AT_ONCE] for first in range(0, len(chosen), _AT_ONCE)
         ):  # a sender must not wait for a long transaction
             with database.write() as connection:
                 gone += studies.without_files(connection, piece)
-                count += studies.analyse_again(connection, piece, now=datetime.now(UTC), why="asked by the operator")
+                count += studies.analyse_again(connection, piece, now=datetime.now(UTC), why="asked by the operator", user=user)
     for study_uid in gone:
         print(f"{study_uid}: its files are gone; send it again.")
     print(f"{count} of {len(chosen)} studies are due again.")

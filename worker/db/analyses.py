@@ -1,5 +1,6 @@
 """Analysis: studies due for it, its outcomes, and studies whose reports are due."""
 
+from collections import Counter
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -140,10 +141,23 @@ def record_outcome(connection: Connection, outcome: StudyOutcome, conclusion: Co
             if isinstance(answer, Answer):
                 row = _prediction(answer, role) | {"instance_id": image.instance.id, "generation": study.generation}
                 connection.execute(insert(predictions).values(study_id=study.id, predicted_at=now, **row))
-    events.add(connection, conclusion.state.value, at=now, study_id=study.id, detail=conclusion.reason or "")
+    facts = _facts_of(outcome) | {"triage": conclusion.triage.value}
+    decided = events.Event(kind=conclusion.state.value, at=now, study_id=study.id, detail=conclusion.reason or "", facts=facts)
+    events.record(connection, decided)
     for why in sorted({image.shadow for image in outcome.images if isinstance(image.shadow, str)}):
         events.add(connection, events.SHADOW_FAILED, at=now, study_id=study.id, detail=why)
     return True
+
+
+def _facts_of(outcome: StudyOutcome) -> dict[str, Any]:
+    """Which model said what of how many images."""
+    answers = [image.answer for image in outcome.images if image.answer is not None]
+    labels = Counter("undetermined" if answer.undetermined else answer.label for answer in answers)
+    facts: dict[str, Any] = {"images": len(outcome.images), "labels": dict(sorted(labels.items()))}
+    if answers:
+        model = answers[0].model
+        facts |= {"model": model.name, "version": model.version, "weights_sha256": model.weights_sha256}
+    return facts
 
 
 def _conflict(image: ImageOutcome) -> dict[str, bool]:

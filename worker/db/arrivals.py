@@ -92,15 +92,20 @@ def _study_of(connection: Connection, arrival: Arrival) -> StudyId:
         },
     )
     if added is not None:
-        events.add(connection, "opened", at=arrival.at, study_id=StudyId(added), detail=f"from {arrival.calling_ae_title}")
+        _note(connection, events.OPENED, arrival, study_id=StudyId(added), detail=f"from {arrival.calling_ae_title}")
         return StudyId(added)
     return StudyId(connection.execute(select(studies.c.id).where(studies.c.study_uid == identity.study_uid)).scalar_one())
+
+
+def _note(connection: Connection, kind: str, arrival: Arrival, *, study_id: StudyId, detail: str) -> None:
+    sender = {"ae_title": arrival.calling_ae_title, "address": arrival.peer_address}
+    events.record(connection, events.Event(kind=kind, at=arrival.at, study_id=study_id, detail=detail, facts=sender))
 
 
 def _reopen(connection: Connection, row: RowMapping, arrival: Arrival) -> None:
     identity, study_id = arrival.identity, StudyId(row["id"])
     if row["state"] != StudyState.ARRIVING:
-        events.add(connection, "reopened", at=arrival.at, study_id=study_id, detail=f"was {row['state']}")
+        _note(connection, events.REOPENED, arrival, study_id=study_id, detail=f"was {row['state']}")
     if row["patient_id"] != identity.patient_id:
         events.add(connection, "patient_changed", at=arrival.at, study_id=study_id, detail="An image with another Patient ID.")
         reports.supersede(connection, study_id, why="An image with another Patient ID came before this was sent.")

@@ -1,10 +1,17 @@
-"""The append-only record of what happened to a study."""
+"""The append-only record of what happened: to which study, who did or asked it, and by which facts.
 
+`detail` is for a person and names no patient and no UID. `facts` are for a program that audits: AE titles, addresses, users,
+models, destinations, and the UIDs of our own reports.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import Connection, func, insert, select
 
-from worker.db.schema import events
+from worker.db.schema import events, studies
 from worker.values import StudyId
 
 SHADOW_FAILED = "shadow_failed"
@@ -13,10 +20,95 @@ SHADOW_FAILED = "shadow_failed"
 OUTPUT_SKIPPED = "output_skipped"
 """An output of a study was not made, and the others were."""
 
+STARTED = "started"
+"""A process of the worker began. Facts: roles."""
+
+STOPPED = "stopped"
+"""A process of the worker ended as it was told to. Facts: roles."""
+
+OPENED = "opened"
+"""The first image of a study came. Facts: ae_title, address."""
+
+REOPENED = "reopened"
+"""Another image of a study came after it was complete. Facts: ae_title, address."""
+
+COMPLETE = "complete"
+"""Every image of a study is here. Facts: senders, each with ae_title, address and instances."""
+
+SENT = "sent"
+"""A destination keeps a report. Facts: destination, kind, sop_class_uid, sop_instance_uid."""
+
+DELIVERY_FAILED = "delivery_failed"
+"""A report was given up for a destination. Facts: as of SENT."""
+
+DELIVERY_ON_HOLD = "delivery_on_hold"
+"""A destination could not be reached for too long; a report waits until it can be. Facts: as of SENT."""
+
+REFUSED = "refused"
+"""An association or an object was not accepted. Facts: ae_title, address, and status, where it was an object."""
+
+REPROCESS = "reprocess"
+"""A study is due again. Facts: user, where somebody asked for it."""
+
+RETRY = "retry"
+"""Somebody had undelivered reports sent again. Facts: user, deliveries."""
+
+ACTIVATED = "model_activated"
+"""Somebody named the model that answers. Facts: user, model."""
+
+SHADOWED = "shadow_activated"
+"""Somebody named the shadow model, or none. Facts: user, model."""
+
+EXPORTED = "audit_exported"
+"""Somebody exported these events. Facts: user, format."""
+
+_AT_ONCE = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Something that happened. `kind` is a short word such as ``complete``."""
+
+    kind: str
+    at: datetime
+    study_id: StudyId | None = None
+    detail: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recorded:
+    """An event as it stands in the record, with the study it is about as that is now."""
+
+    id: int
+    event: Event
+    study_uid: str | None
+    patient_id: str | None
+    accession_number: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chosen:
+    """Which events are looked for; None: whichever."""
+
+    since: datetime | None = None
+    study_uid: str | None = None
+    kind: str | None = None
+    after_id: int | None = None
+
+
+def record(connection: Connection, event: Event) -> None:
+    """Note that something happened."""
+    connection.execute(
+        insert(events).values(
+            at=event.at, study_id=event.study_id, kind=event.kind, detail=event.detail, facts=dict(event.facts)
+        )
+    )
+
 
 def add(connection: Connection, kind: str, *, at: datetime, study_id: StudyId | None = None, detail: str = "") -> None:
-    """Note that something happened. `kind` is a short word such as ``complete``; `detail` is for a person."""
-    connection.execute(insert(events).values(at=at, study_id=study_id, kind=kind, detail=detail))
+    """Note that something happened that has no facts beside its words."""
+    record(connection, Event(kind=kind, at=at, study_id=study_id, detail=detail))
 
 
 def count_since(connection: Connection, kind: str, *, since: datetime) -> tuple[int, str]:
@@ -25,3 +117,45 @@ def count_since(connection: Connection, kind: str, *, since: datetime) -> tuple[
     count = connection.execute(select(func.count()).select_from(events).where(matching)).scalar_one()
     newest = connection.execute(select(events.c.detail).where(matching).order_by(events.c.id.desc()).limit(1)).scalar()
     return count, newest or ""
+
+
+def recorded(connection: Connection, chosen: Chosen) -> Iterator[Recorded]:
+    """Go through events in the order they were noted; never more than some of them are in memory."""
+    last = chosen.after_id or 0
+    while found := _some(connection, chosen, after=last):
+        yield from found
+        last = found[-1].id
+
+
+def newest_id(connection: Connection) -> int:
+    """The number of the newest event, 0 where there is none."""
+    found: int = connection.execute(select(func.coalesce(func.max(events.c.id), 0))).scalar_one()
+    return found
+
+
+def _some(connection: Connection, chosen: Chosen, *, after: int) -> list[Recorded]:
+    wanted = (
+        select(events, studies.c.study_uid, studies.c.patient_id, studies.c.accession_number)
+        .outerjoin(studies, studies.c.id == events.c.study_id)
+        .where(events.c.id > after)
+        .order_by(events.c.id)
+        .limit(_AT_ONCE)
+    )
+    if chosen.since is not None:
+        wanted = wanted.where(events.c.at >= chosen.since)
+    if chosen.study_uid is not None:
+        wanted = wanted.where(studies.c.study_uid == chosen.study_uid)
+    if chosen.kind is not None:
+        wanted = wanted.where(events.c.kind == chosen.kind)
+    return [
+        Recorded(
+            id=row["id"],
+            event=Event(
+                kind=row["kind"], at=row["at"], study_id=row["study_id"], detail=row["detail"], facts=row["facts"] or {}
+            ),
+            study_uid=row["study_uid"],
+            patient_id=row["patient_id"],
+            accession_number=row["accession_number"],
+        )
+        for row in connection.execute(wanted).mappings()
+    ]

@@ -182,8 +182,21 @@ def mark_delivered(connection: Connection, delivery: DueDelivery, *, now: dateti
             committed=committed,
         )
     )
+    _note(connection, events.SENT, delivery, at=now)
     if all_delivered(connection, delivery.study_id):
         studies.mark_delivered(connection, delivery.study_id, now=now)
+
+
+def _note(connection: Connection, kind: str, delivery: DueDelivery, *, at: datetime, detail: str = "") -> None:
+    """Note what became of a report at its destination."""
+    report = connection.execute(
+        select(deliveries.c.destination, reports.c.kind, reports.c.sop_class_uid, reports.c.sop_instance_uid)
+        .join(reports, reports.c.id == deliveries.c.report_id)
+        .where(deliveries.c.id == delivery.id)
+    ).mappings()
+    facts = dict(report.one())
+    words = f"{facts['kind']} to {facts['destination']}" + (f": {detail}" if detail else "")
+    events.record(connection, events.Event(kind=kind, at=at, study_id=delivery.study_id, detail=words, facts=facts))
 
 
 def all_delivered(connection: Connection, study_id: StudyId) -> bool:
@@ -210,7 +223,7 @@ def mark_undelivered(
     if next_attempt_at is None:
         state = DeliveryState.ON_HOLD if unreachable else DeliveryState.FAILED
         values = {**values, "state": state}
-        events.add(connection, f"delivery_{state}", at=now, study_id=delivery.study_id, detail=str(error))
+        _note(connection, f"delivery_{state}", delivery, at=now, detail=str(error))
     else:
         values = {**values, "next_attempt_at": next_attempt_at}
     waiting = (deliveries.c.id == delivery.id) & deliveries.c.state.in_([DeliveryState.PENDING, DeliveryState.STORED])

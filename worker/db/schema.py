@@ -206,6 +206,7 @@ events = Table(
     _study_id(index=True),
     Column("kind", String(32), nullable=False),
     Column("detail", Text, nullable=False, server_default=""),
+    Column("facts", JSON, nullable=False, server_default="{}"),
 )
 
 audit_positions = Table(

@@ -48,9 +48,22 @@ def mark_ready(connection: Connection, progress: StudyProgress, *, now: datetime
         .values(state=StudyState.READY, generation=studies.c.generation + 1, completed_at=now)
     )
     if changed.rowcount == 1:
-        events.add(connection, "complete", at=now, study_id=progress.id)
+        facts = {"senders": _senders(connection, progress.id)}
+        events.record(connection, events.Event(kind=events.COMPLETE, at=now, study_id=progress.id, facts=facts))
         return True
     return False
+
+
+def _senders(connection: Connection, study_id: StudyId) -> list[dict[str, str | int]]:
+    """Who sent a study, from where, and how many images."""
+    sender = (instances.c.calling_ae_title, instances.c.peer_address)
+    rows = connection.execute(
+        select(*sender, func.count().label("images"))
+        .where(instances.c.study_id == study_id)
+        .group_by(*sender)
+        .order_by(*sender)
+    )
+    return [{"ae_title": row.calling_ae_title, "address": row.peer_address, "instances": row.images} for row in rows]
 
 
 def advance_state(
@@ -83,8 +96,10 @@ def mark_delivered(connection: Connection, study_id: StudyId, *, now: datetime) 
         events.add(connection, StudyState.DELIVERED, at=now, study_id=study_id)
 
 
-def analyse_again(connection: Connection, study_ids: Sequence[StudyId], *, now: datetime, why: str) -> int:
+def analyse_again(connection: Connection, study_ids: Sequence[StudyId], *, now: datetime, why: str, user: str = "") -> int:
     """Make studies due for analysis under a new generation; answer how many. Arriving and ready ones are due anyway.
+
+    `user` is who asked for it, where somebody did.
 
     Those whose files are gone are left as they are: `without_files` names them.
     """
@@ -104,7 +119,8 @@ def analyse_again(connection: Connection, study_ids: Sequence[StudyId], *, now: 
             )
         )
         if changed.rowcount:
-            events.add(connection, "reprocess", at=now, study_id=study_id, detail=why)
+            facts = {"user": user} if user else {}
+            events.record(connection, events.Event(kind=events.REPROCESS, at=now, study_id=study_id, detail=why, facts=facts))
             again += 1
     return again
 
