@@ -19,11 +19,13 @@ from worker.errors import AnotherRunner, ConfigurationError, DatabaseUnavailable
 from worker.files import make_folder, remove_parts
 from worker.leader import leadership
 from worker.log import hide_words_of_errors, traceback_of, words_of
+from worker.metrics import Metrics
 from worker.models import ModelHolder
 from worker.pipeline import Parts, receive
 from worker.schedule import Schedule
 from worker.settings import Settings
-from worker.web.server import page
+from worker.standing import Standing
+from worker.web.server import figures, page
 
 log = structlog.get_logger()
 
@@ -78,11 +80,15 @@ def serve(settings: Settings, *, receiving: bool = False, running: bool = False,
         database = stack.enter_context(opened(settings))
         holder = ModelHolder(database, settings)
         stack.callback(holder.close)
-        parts = Parts(settings=settings, database=database, clock=utc_now, engine=holder.engine)
+        metrics = Metrics(settings.dicom.calling_ae_titles)
+        metrics.registry.register(Standing(settings, database, utc_now))
+        parts = Parts(settings=settings, database=database, clock=utc_now, engine=holder.engine, metrics=metrics)
         if running:
             load(holder)
         if showing:
-            stack.enter_context(page(database, settings.web))
+            stack.enter_context(page(database, metrics, settings.web))
+        elif settings.metrics is not None:
+            stack.enter_context(figures(metrics, settings.metrics))
         wake = Waker()
         if receiving:
             removed = remove_parts(settings.data_dir, written_before=utc_now() - _ABANDONED_AFTER)

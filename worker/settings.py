@@ -132,6 +132,13 @@ class WebSettings(Section):
     port: Port = 8080
 
 
+class MetricsSettings(Section):
+    """Where a process that shows no page gives its figures. Its port 0 takes a free one."""
+
+    host: str = "127.0.0.1"
+    port: Port = 9112
+
+
 class Destination(Section):
     """An application entity that is sent our reports."""
 
@@ -164,6 +171,7 @@ class Settings(Section):
     schedule: ScheduleSettings = ScheduleSettings()
     keeping: KeepingSettings = KeepingSettings()
     web: WebSettings = WebSettings()
+    metrics: MetricsSettings | None = None
     destinations: tuple[Destination, ...] = ()
 
     @field_validator("destinations")

@@ -13,13 +13,14 @@ from tests.conftest import TestDatabase
 from tests.factories import make_study, study_uid
 from tests.fakes import Site, answer_for, model_identity
 from worker.errors import ConfigurationError
+from worker.metrics import Metrics
 from worker.settings import WebSettings
 from worker.web.server import page
 
 
 @pytest.fixture
 def base(test_database: TestDatabase) -> Iterator[str]:
-    with capture_logs() as said, page(test_database.opened, WebSettings(port=0)):
+    with capture_logs() as said, page(test_database.opened, Metrics(), WebSettings(port=0)):
         (ready,) = [line for line in said if line["event"] == "web.ready"]
         yield f"http://127.0.0.1:{ready['port']}"
 
@@ -91,6 +92,6 @@ def test_a_port_that_is_taken_is_named(test_database: TestDatabase) -> None:
         port = taken.getsockname()[1]
         with (
             pytest.raises(ConfigurationError, match=rf"web\.port: .*:{port}"),
-            page(test_database.opened, WebSettings(port=port)),
+            page(test_database.opened, Metrics(), WebSettings(port=port)),
         ):
             pass

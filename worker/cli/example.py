@@ -53,8 +53,13 @@ maximum_bytes = 0                       # while received files take more, the ol
 minimum_free_bytes = 0                  # while less is free on the disk, the oldest first
 
 [web]
-host = "127.0.0.1"                      # status page, /healthz and /readyz
+host = "127.0.0.1"                      # status page, /healthz, /readyz and /metrics
 port = 8080
+
+# Figures for Prometheus of a process that shows no page: 'receive' and 'run', each with a port of its own.
+# [metrics]
+# host = "127.0.0.1"
+# port = 9112
 
 # One block for each application entity that is to receive the results.
 # [[destinations]]

@@ -1,24 +1,26 @@
-"""Routes: ``/`` for people, ``/healthz`` and ``/readyz`` for machines."""
+"""Routes: ``/`` for people, ``/healthz``, ``/readyz`` and ``/metrics`` for machines."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader
 from sqlalchemy import text
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from worker.db import listing
 from worker.db.database import Database
 from worker.db.migrate import require_newest
 from worker.errors import WorkerError
+from worker.metrics import Metrics
 
 _TEMPLATES = Environment(loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True)
 _SHOWN = 100
 
 
-def make_app(database: Database) -> Starlette:
+def make_app(database: Database, metrics: Metrics) -> Starlette:
     """Make the web application over a database. Handlers are plain functions: Starlette runs them in threads."""
 
     def page(_request: Request) -> HTMLResponse:
@@ -38,4 +40,19 @@ def make_app(database: Database) -> Starlette:
             return JSONResponse({"status": "unavailable", "reason": str(error)}, status_code=503)
         return JSONResponse({"status": "ok"})
 
-    return Starlette(routes=[Route("/", page), Route("/healthz", healthz), Route("/readyz", readyz)])
+    return Starlette(
+        routes=[Route("/", page), Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", _told_by(metrics))]
+    )
+
+
+def metrics_app(metrics: Metrics) -> Starlette:
+    """Make the application of a process that shows no page, and has figures."""
+    return Starlette(routes=[Route("/metrics", _told_by(metrics))])
+
+
+def _told_by(metrics: Metrics) -> Callable[[Request], Response]:
+    def figures(request: Request) -> Response:
+        body, content_type = metrics.text(request.headers.get("accept", ""))
+        return Response(body, headers={"content-type": content_type})
+
+    return figures

@@ -6,36 +6,58 @@ from threading import Thread
 
 import structlog
 import uvicorn
+from starlette.applications import Starlette
 
 from worker.db.database import Database
 from worker.errors import ConfigurationError
-from worker.settings import WebSettings
-from worker.web.app import make_app
+from worker.metrics import Metrics
+from worker.settings import MetricsSettings, WebSettings
+from worker.web.app import make_app, metrics_app
 
 log = structlog.get_logger()
 
 
 @contextmanager
-def page(database: Database, settings: WebSettings) -> Iterator[None]:
-    """Serve the page while inside.
+def page(database: Database, metrics: Metrics, settings: WebSettings) -> Iterator[None]:
+    """Serve the page, and the figures with it, while inside.
 
     Raises
     ------
     ConfigurationError
         The port cannot be bound.
     """
-    config = uvicorn.Config(make_app(database), host=settings.host, port=settings.port, log_config=None, access_log=False)
+    with _served(make_app(database, metrics), settings.host, settings.port, "web"):
+        yield
+
+
+@contextmanager
+def figures(metrics: Metrics, settings: MetricsSettings) -> Iterator[None]:
+    """Serve the figures alone while inside.
+
+    Raises
+    ------
+    ConfigurationError
+        The port cannot be bound.
+    """
+    with _served(metrics_app(metrics), settings.host, settings.port, "metrics"):
+        yield
+
+
+@contextmanager
+def _served(app: Starlette, host: str, port: int, section: str) -> Iterator[None]:
+    config = uvicorn.Config(app, host=host, port=port, log_config=None, access_log=False)
     try:
         listening = config.bind_socket()
     except SystemExit as error:  # uvicorn's way to say that the port is taken
         raise ConfigurationError(
-            f"web.port: cannot listen on {settings.host}:{settings.port}. Is another worker running? 0 takes a free port."
+            f"{section}.port: cannot listen on {host}:{port}. Is another worker running? 0 takes a free port."
         ) from error
     listening.listen()  # from here on nobody is refused: who calls early waits for the thread
     server = uvicorn.Server(config)
-    thread = Thread(target=server.run, kwargs={"sockets": [listening]}, name="web", daemon=True)
+    thread = Thread(target=server.run, kwargs={"sockets": [listening]}, name=section, daemon=True)
     thread.start()
-    log.info("web.ready", host=settings.host, port=listening.getsockname()[1])
+    ready = f"{section}.ready"
+    log.info(ready, host=host, port=listening.getsockname()[1])
     try:
         yield
     finally:
