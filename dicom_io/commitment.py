@@ -13,7 +13,7 @@ from pydicom.filewriter import write_dataset
 from pydicom.uid import UID, ImplicitVRLittleEndian
 
 from dicom_io.command import Element, Request
-from dicom_io.errors import InvalidObject, NotDicom, PeerRefused
+from dicom_io.errors import InvalidObject, NotDicom, ObjectRefused, PeerRefused
 from dicom_io.foreign import any_error_as
 from dicom_io.requestor import Association, Command, Context, Message, associate
 from dicom_io.values import Peer, SOPClassUID, SOPInstanceUID, TransferSyntaxUID
@@ -73,7 +73,9 @@ def ask_to_commit(
     PeerUnavailable
         No association, no answer, or it broke off.
     PeerRefused
-        We are not let in, or the peer does not offer storage commitment, or refuses to be asked.
+        We are not let in, or the peer refuses to be asked.
+    ObjectRefused
+        It does not offer storage commitment.
     """
     command: Command = {
         Element.REQUESTED_SOP_CLASS_UID: STORAGE_COMMITMENT,
@@ -81,15 +83,17 @@ def ask_to_commit(
         Element.REQUESTED_SOP_INSTANCE_UID: _WELL_KNOWN_INSTANCE,
         Element.ACTION_TYPE_ID: _ASK,
     }
-    with associate(peer, [_CONTEXT], calling_ae_title=calling_ae_title, tls=tls) as association:
-        status = association.ask(_CONTEXT, command, _encoded(request)).command.get(Element.STATUS)
-        if status != 0x0000:
-            raise PeerRefused(f"Storage commitment was refused with 0x{int(status or 0):04X}.")
-        event = association.next_request(seconds=WAIT_SECONDS)
-        if event is None:
-            return False
-        _settle(association, event, settle)
-        return True
+    try:
+        with associate(peer, [_CONTEXT], calling_ae_title=calling_ae_title, tls=tls) as association:
+            status = association.ask(_CONTEXT, command, _encoded(request)).command.get(Element.STATUS)
+            if status != 0x0000:
+                raise PeerRefused(f"Storage commitment was refused with 0x{int(status or 0):04X}.")
+            event = association.next_request(seconds=WAIT_SECONDS)
+            if event is not None:
+                _settle(association, event, settle)
+    except ObjectRefused as error:
+        raise ObjectRefused(f"{peer.ae_title} does not offer storage commitment.") from error
+    return event is not None
 
 
 def read_commitment(encoded: bytes, transfer_syntax: str) -> Commitment:

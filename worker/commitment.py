@@ -5,8 +5,10 @@ from functools import partial
 import structlog
 from pydicom.uid import generate_uid
 
-from dicom_io.commitment import Commitment
+from dicom_io.commitment import STORAGE_COMMITMENT, Commitment, read_commitment
 from dicom_io.errors import DicomError, InvalidObject
+from dicom_io.normalized import NormalizedRequest, NormalizedService
+from dicom_io.values import SOPClassUID
 from worker.db import commitments, reports
 from worker.pipeline import Parts, deliver_later
 from worker.settings import Destination
@@ -70,3 +72,12 @@ def resume_deliveries(destination: Destination, parts: Parts) -> int:
         resumed = reports.destination_answers(connection, destination.name, now=parts.clock())
     log.info("destination.answers", destination=destination.name, count=resumed)
     return resumed
+
+
+def committers(parts: Parts) -> dict[SOPClassUID, NormalizedService]:
+    """The service by which destinations answer on associations of their own, by SOP class."""
+
+    def on_result(request: NormalizedRequest) -> None:
+        settle_commitment(read_commitment(request.dataset, request.transfer_syntax), parts=parts)
+
+    return {STORAGE_COMMITMENT: on_result}

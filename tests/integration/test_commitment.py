@@ -1,0 +1,180 @@
+"""Storage commitment against real peers, on both databases: what counts as delivered, and what is sent again."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dicom_io import commitment
+from dicom_io.commitment import Commitment, read_commitment
+from dicom_io.errors import InvalidObject, NotDicom
+from dicom_io.values import SOPInstanceUID
+from tests.committing import CommittingPacs, committing_pacs
+from tests.factories import make_dx, make_study, study_uid
+from tests.fakes import Site, encoded, make_site
+from tests.servers import wait_for
+from worker.commitment import request_commitment, settle_commitment
+from worker.db import listing, reports
+from worker.db.database import Database
+
+
+@pytest.fixture
+def committing() -> Iterator[CommittingPacs]:
+    with committing_pacs() as running:
+        yield running
+
+
+@pytest.fixture
+def asking(database: Database, tmp_path: Path, committing: CommittingPacs) -> Site:
+    """A worker whose one destination is asked to commit; a study's report is there, and stored."""
+    site = make_site(database, tmp_path / "var", destinations=(committing.destination(),))
+    site.receive(make_dx())
+    site.settle()
+    assert site.deliver() == 1
+    return site
+
+
+def _ask(site: Site) -> int:
+    return request_commitment(site.parts.settings.destinations[0], site.parts)
+
+
+def _delivery(site: Site) -> tuple[str, int, bool, str | None]:
+    (shown,) = site.study(study_uid())["deliveries"]
+    return shown["state"], shown["attempts"], shown["committed"], shown["last_error"]
+
+
+def test_a_report_that_is_stored_and_not_committed_to_is_not_delivered(asking: Site) -> None:
+    assert _delivery(asking) == ("stored", 0, False, None)
+    assert asking.study(study_uid())["state"] == "reported"
+
+
+def test_an_answer_on_the_association_of_the_request_makes_the_report_delivered(
+    asking: Site, committing: CommittingPacs
+) -> None:
+    assert _ask(asking) == 1
+    assert _delivery(asking) == ("delivered", 1, True, None)
+    assert asking.study(study_uid())["state"] == "delivered"
+    (item,) = committing.requests[0].ReferencedSOPSequence
+    assert item.ReferencedSOPInstanceUID == committing.received[0]
+    wait_for(lambda: committing.answered == [0x0000], "the worker's answer to N-EVENT-REPORT")
+    assert _ask(asking) == 0
+
+
+def test_an_object_that_the_destination_does_not_have_is_sent_again(asking: Site, committing: CommittingPacs) -> None:
+    committing.denied[committing.received[0]] = 0x0112
+    _ask(asking)
+    assert _delivery(asking) == ("pending", 1, False, "Stored, but not committed to: no such object instance (0x0112).")
+    assert asking.deliver() == 0, "before its time"
+    asking.clock.go_on(seconds=30)
+    committing.denied.clear()
+    assert asking.deliver() == 1
+    assert len(committing.received) == 2
+    _ask(asking)
+    assert _delivery(asking)[:3] == ("delivered", 2, True)
+
+
+def test_an_object_that_is_never_committed_to_is_given_up_in_the_end(asking: Site, committing: CommittingPacs) -> None:
+    committing.denied[committing.received[0]] = 0x0112
+    for _ in range(12):
+        _ask(asking)
+        asking.clock.go_on(minutes=10)
+        asking.deliver()
+    assert _delivery(asking)[:3] == ("failed", 10, False)
+    assert len(committing.received) == 10
+
+
+def test_a_request_without_an_answer_is_repeated_and_a_late_answer_counts(
+    asking: Site, committing: CommittingPacs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commitment, "WAIT_SECONDS", 0.01)
+    committing.at_once = False
+    assert _ask(asking) == 1
+    assert _ask(asking) == 0
+    assert _delivery(asking)[:3] == ("stored", 1, False)
+    with asking.database.read() as connection:
+        due = reports.next_due(connection, "pacs")
+    assert due is not None
+    assert (due - asking.clock()).total_seconds() == 600
+    asking.clock.now = due
+    assert _ask(asking) == 1
+    first, second = committing.requests
+    assert first.TransactionUID != second.TransactionUID
+    settle_commitment(_read(committing, 0), parts=asking.parts)
+    assert _delivery(asking)[::2] == ("delivered", True)
+    settle_commitment(_read(committing, 1), parts=asking.parts)  # what comes twice changes nothing
+    assert asking.events(study_uid()).count("delivered") == 1
+
+
+def test_ten_requests_without_an_answer_are_enough_and_an_answer_still_counts(
+    asking: Site, committing: CommittingPacs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commitment, "WAIT_SECONDS", 0.01)
+    committing.at_once = False
+    for _ in range(12):
+        _ask(asking)
+        asking.clock.go_on(minutes=10)
+    state, attempts, committed, error = _delivery(asking)
+    assert (state, attempts, committed) == ("failed", 10, False)
+    assert "unanswered" in str(error)
+    settle_commitment(_read(committing, -1), parts=asking.parts)
+    assert _delivery(asking)[::2] == ("delivered", True)
+
+
+def test_a_destination_that_refuses_to_be_asked_is_asked_again_later(asking: Site, committing: CommittingPacs) -> None:
+    committing.status = 0x0110
+    assert _ask(asking) == 0
+    assert _delivery(asking) == ("stored", 1, False, "Storage commitment was refused with 0x0110.")
+    committing.status = 0x0000
+    asking.clock.go_on(seconds=30)
+    assert _ask(asking) == 1
+    assert _delivery(asking)[::2] == ("delivered", True)
+
+
+def test_what_is_committed_and_what_is_not_are_told_apart_in_one_answer(
+    database: Database, tmp_path: Path, committing: CommittingPacs
+) -> None:
+    site = make_site(database, tmp_path / "var", destinations=(committing.destination(),))
+    site.receive(*make_study("good", views=("PA",)), *make_study("bad", views=("PA",)))
+    site.settle()
+    assert site.deliver() == 2
+    bad = site.study(study_uid("bad"))["reports"][0]["sop_instance_uid"]
+    committing.denied[bad] = 0x0110
+    assert _ask(site) == 2
+    assert len(committing.requests) == 1
+    with site.database.read() as connection:
+        states = {row["study_uid"]: row["state"] for row in listing.list_deliveries(connection)}
+    assert states == {study_uid("good"): "delivered", study_uid("bad"): "pending"}
+
+
+def test_nobody_answers_a_request_that_was_not_made(asking: Site, committing: CommittingPacs) -> None:
+    uid = SOPInstanceUID(committing.received[0])
+    with pytest.raises(InvalidObject, match="Nobody was asked"):
+        settle_commitment(Commitment(transaction_uid="1.2.3", committed=frozenset({uid}), failed={}), parts=asking.parts)
+    assert _delivery(asking)[0] == "stored"
+
+
+@pytest.mark.parametrize(
+    ("content", "error"),
+    [(b"", InvalidObject), (b"\x08\x00\x99\x11\xff\xff\xff\xff\x01\x02\x03\x04\x05\x06\x07\x08", NotDicom)],
+)
+def test_an_answer_that_cannot_be_read_is_refused(content: bytes, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        read_commitment(content, "1.2.840.10008.1.2")
+
+
+def test_a_destination_that_offers_no_storage_commitment_says_so(
+    asking: Site, committing: CommittingPacs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commitment, "_CONTEXT", ("1.2.3.4", "1.2.840.10008.1.2"))
+    assert _ask(asking) == 0
+    state, _, committed, error = _delivery(asking)
+    assert (state, committed) == ("failed", False)
+    assert error == "PACS does not offer storage commitment."
+    assert committing.requests == []
+
+
+def _read(committing: CommittingPacs, number: int) -> Commitment:
+    ds = committing.result(committing.requests[number])
+    ds.file_meta = make_dx().file_meta
+    ds.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2"
+    return read_commitment(encoded(ds), "1.2.840.10008.1.2")
