@@ -7,7 +7,7 @@ mended by asking again, and every step after store may run twice with the same r
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,7 @@ from worker.engine import Engine
 from worker.errors import DatabaseUnavailable
 from worker.findings import told_as
 from worker.log import traceback_of
+from worker.metrics import Metrics
 from worker.retry import MAX_ATTEMPTS, next_attempt
 from worker.settings import Destination, Settings
 from worker.steps.complete import is_complete
@@ -60,6 +61,7 @@ class Parts:
     clock: Callable[[], datetime]
     engine: Callable[[], Engine]
     """Gives the engine with the active model."""
+    metrics: Metrics = field(default_factory=Metrics)
 
     @property
     def data_dir(self) -> Path:
@@ -157,7 +159,9 @@ def _analyse(batch: list[ReadyStudy], parts: Parts) -> int:
         reason = str(error) if isinstance(error, ModelError) else f"Internal error: {type(error).__name__} at {where}"
     for study in unanswered.values():
         try_later(study, reason, parts)
-    log.info("studies.analysed", count=len(batch) - len(unanswered), seconds=round(perf_counter() - started, 3))
+    seconds = perf_counter() - started
+    parts.metrics.analysed(len(batch) - len(unanswered), seconds)
+    log.info("studies.analysed", count=len(batch) - len(unanswered), seconds=round(seconds, 3))
     return len(batch) - len(unanswered)
 
 
@@ -303,6 +307,7 @@ def deliver_reports(destination: Destination, parts: Parts) -> int:
     kept = 0
     for delivery, outcome in deliver(due, destination, parts.settings):
         now = parts.clock()
+        parts.metrics.sent(destination.name, outcome.error)
         if outcome.error is not None:
             deliver_later(delivery, outcome.error, destination, parts)
             continue
