@@ -12,6 +12,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.cron import CronTrigger
 
 from worker import pipeline
+from worker.audit.job import tell_auditor
 from worker.commitment import request_commitment, resume_deliveries
 from worker.db import analyses, reports, studies
 from worker.keeping.orphans import Fate, mend
@@ -27,6 +28,8 @@ STUDIES = "studies"
 NIGHTLY = "nightly"
 MEND = "mend"
 RETAIN = "retain"
+AUDIT = "audit"
+_AUDIT_SECONDS = 5.0
 ECHO_EVERY = timedelta(seconds=15)
 """How often a destination that could not be reached is asked whether it can be again."""
 
@@ -41,7 +44,7 @@ class Schedule:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         # Each job may run while its successor waits; a destination that hangs must not take another one's thread.
-        self._threads = ThreadPoolExecutor(2 * (4 + len(parts.settings.destinations)))
+        self._threads = ThreadPoolExecutor(2 * (5 + len(parts.settings.destinations)))
         self._scheduler = BackgroundScheduler(timezone="UTC", executors={"default": self._threads})
         self._closing = Event()
         interval = parts.settings.schedule.interval_seconds
@@ -60,6 +63,8 @@ class Schedule:
                 misfire_grace_time=None,
                 next_run_time=parts.clock(),
             )
+        if parts.settings.audit is not None:
+            self._add_steps(AUDIT, self._tell_auditor, _AUDIT_SECONDS)
         if parts.settings.schedule.reprocess:
             self._scheduler.add_job(
                 self._guarded(NIGHTLY, self._reprocess),
@@ -112,6 +117,10 @@ class Schedule:
         quiet = timedelta(seconds=self._parts.settings.study.quiet_seconds)
         with self._parts.database.read() as connection:
             self._come_back(STUDIES, studies.next_quiet_end(connection, quiet=quiet))
+
+    def _tell_auditor(self) -> None:
+        while not self._closing.is_set() and tell_auditor(self._parts):
+            pass
 
     def _deliverer(self, destination: Destination) -> Callable[[], None]:
         next_echo: datetime | None = None

@@ -12,6 +12,7 @@ from cxr_models.errors import ModelError, UnknownDevice
 from dicom_io.listener import Listener, ListenerSettings, listen
 from dicom_io.part10 import StoreRequest
 from dicom_io.status import StoreStatus
+from worker.audit.presence import noted
 from worker.db import events
 from worker.db.database import Database, open_database
 from worker.db.migrate import current_revision, require_newest, upgrade
@@ -85,6 +86,8 @@ def serve(settings: Settings, *, receiving: bool = False, running: bool = False,
         parts = Parts(settings=settings, database=database, clock=utc_now, engine=holder.engine, metrics=metrics)
         if running:
             load(holder)
+        doing = {"receive": receiving, "run": running, "web": showing}
+        stack.enter_context(noted(parts, roles=[role for role, does in doing.items() if does]))
         if showing:
             stack.enter_context(page(database, metrics, settings.web))
         elif settings.metrics is not None:

@@ -139,6 +139,27 @@ class MetricsSettings(Section):
     port: Port = 9112
 
 
+class AuditSettings(Section):
+    """The audit repository, which is sent DICOM audit messages by syslog."""
+
+    host: Annotated[str, Field(min_length=1, max_length=240)]
+    port: Annotated[int, Field(ge=1, le=65535)] = 6514
+    transport: Literal["tls", "udp"] = "tls"
+    ca: Path | None = None
+    """Signed the repository's certificate; by default that of ``[dicom.tls]``."""
+    client_certificate: CertificateSettings | None = None
+    """By default that of ``[dicom.tls]``."""
+    check_name: bool = True
+    source: Annotated[str, Field(max_length=64)] = ""
+    """Names this worker to the repository; by default its AE title."""
+    site: Annotated[str, Field(max_length=64)] = ""
+
+    @property
+    def address(self) -> str:
+        """Names the repository."""
+        return f"{self.transport}://{self.host}:{self.port}"
+
+
 class Destination(Section):
     """An application entity that is sent our reports."""
 
@@ -172,6 +193,7 @@ class Settings(Section):
     keeping: KeepingSettings = KeepingSettings()
     web: WebSettings = WebSettings()
     metrics: MetricsSettings | None = None
+    audit: AuditSettings | None = None
     destinations: tuple[Destination, ...] = ()
 
     @field_validator("destinations")
@@ -190,6 +212,14 @@ class Settings(Section):
             for destination in value:
                 if destination.tls and destination.ca is None:
                     raise ValueError(f"{destination.name}: tls needs a ca, there or in [dicom.tls]")
+        return value
+
+    @field_validator("audit")
+    @classmethod
+    def _repository_can_be_trusted(cls, value: AuditSettings | None, info: ValidationInfo) -> AuditSettings | None:
+        dicom = info.data.get("dicom")
+        if value is not None and value.transport == "tls" and value.ca is None and dicom is not None and dicom.tls is None:
+            raise ValueError('needs a ca, there or in [dicom.tls]; or transport = "udp"')
         return value
 
     @model_validator(mode="before")

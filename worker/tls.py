@@ -14,10 +14,11 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
 from worker.errors import ConfigurationError
-from worker.settings import CertificateSettings, Destination, Settings
+from worker.settings import AuditSettings, CertificateSettings, Destination, Settings
 
 _CIPHERS_OF_TLS_1_2 = "ECDHE+AESGCM:ECDHE+CHACHA20:@SECLEVEL=2"
 _OURS = "dicom.tls"
+_AUDIT = "audit"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,12 +65,25 @@ def client_context(settings: Settings, destination: Destination) -> ssl.SSLConte
         return None
     context = _context(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = destination.check_name
-    ca, key = _ca_of(destination, settings)
+    where = _where(destination)
+    ca, key = _ca_of(destination, where, settings)
     _trust(context, ca, key)
-    if destination.client_certificate is not None:
-        _show(context, destination.client_certificate, f"destination {destination.name}: client_certificate")
-    elif settings.dicom.tls is not None:
-        _show(context, settings.dicom.tls, _OURS)
+    _show_ours(context, destination.client_certificate, where, settings)
+    return context
+
+
+def audit_context(settings: Settings, audit: AuditSettings) -> ssl.SSLContext:
+    """What the audit repository is called with, read anew at each call.
+
+    Raises
+    ------
+    ConfigurationError
+        One line that names the key, the file and the cure.
+    """
+    context = _context(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = audit.check_name
+    _trust(context, *_ca_of(audit, _AUDIT, settings))
+    _show_ours(context, audit.client_certificate, _AUDIT, settings)
     return context
 
 
@@ -80,10 +94,14 @@ def certificate_files(settings: Settings) -> dict[Path, str]:
         named |= {tls.ca: f"{_OURS}.ca", tls.certificate: f"{_OURS}.certificate"}
     for destination in settings.destinations:
         if destination.tls:
-            named.setdefault(*_ca_of(destination, settings))
+            named.setdefault(*_ca_of(destination, _where(destination), settings))
             if destination.client_certificate is not None:
-                key = f"destination {destination.name}: client_certificate.certificate"
+                key = f"{_where(destination)}: client_certificate.certificate"
                 named.setdefault(destination.client_certificate.certificate, key)
+    if (audit := settings.audit) is not None and audit.transport == "tls":
+        named.setdefault(*_ca_of(audit, _AUDIT, settings))
+        if audit.client_certificate is not None:
+            named.setdefault(audit.client_certificate.certificate, f"{_AUDIT}: client_certificate.certificate")
     return named
 
 
@@ -108,12 +126,24 @@ def _context(protocol: int) -> ssl.SSLContext:
     return context
 
 
-def _ca_of(destination: Destination, settings: Settings) -> tuple[Path, str]:
-    if destination.ca is not None:
-        return destination.ca, f"destination {destination.name}: ca"
+def _where(destination: Destination) -> str:
+    return f"destination {destination.name}"
+
+
+def _ca_of(peer: Destination | AuditSettings, where: str, settings: Settings) -> tuple[Path, str]:
+    if peer.ca is not None:
+        return peer.ca, f"{where}: ca"
     if settings.dicom.tls is not None:
         return settings.dicom.tls.ca, f"{_OURS}.ca"
-    raise ConfigurationError(f"destination {destination.name}: tls needs a ca, there or in [dicom.tls].")
+    raise ConfigurationError(f"{where}: tls needs a ca, there or in [dicom.tls].")
+
+
+def _show_ours(context: ssl.SSLContext, own: CertificateSettings | None, where: str, settings: Settings) -> None:
+    """Have a context show the certificate that is for this peer, else that of [dicom.tls], where there is one."""
+    if own is not None:
+        _show(context, own, f"{where}: client_certificate")
+    elif settings.dicom.tls is not None:
+        _show(context, settings.dicom.tls, _OURS)
 
 
 def _trust(context: ssl.SSLContext, ca: Path, key: str) -> None:

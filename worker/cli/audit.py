@@ -13,6 +13,7 @@ from worker.cli.studies import moment
 from worker.cli.user import user_asking
 
 if TYPE_CHECKING:
+    from worker.audit.messages import Reporter
     from worker.db.events import Chosen, Recorded
 
 app = typer.Typer(help="Who sent what, what was decided by which model, where it went, and who asked.", no_args_is_help=True)
@@ -26,6 +27,8 @@ class Format(StrEnum):
 
     JSONL = "jsonl"
     """One JSON object on each line."""
+    DICOM = "dicom"
+    """One DICOM audit message on each line."""
 
 
 @app.command(name="list")
@@ -48,20 +51,26 @@ def list_events(
 def export(
     since: Since = None,
     study: Study = None,
-    form: Annotated[Format, typer.Option("--format", help="jsonl: a JSON object on each line.")] = Format.JSONL,
+    form: Annotated[
+        Format, typer.Option("--format", help="jsonl: a JSON object on each line; dicom: an audit message, with patient IDs.")
+    ] = Format.JSONL,
     config: Config = None,
 ) -> None:
     """Write events to stdout, the oldest first; that somebody did becomes an event too."""
+    from worker.audit.messages import reporter_of
     from worker.db import events
 
     chosen = _chosen(since, study, None)
-    with database_of(config) as (_, database):
+    with database_of(config) as (settings, database):
+        reporter = reporter_of(settings)
         with database.write() as connection:
             facts = {"user": user_asking(), "format": form.value}
             events.record(connection, events.Event(kind=events.EXPORTED, at=datetime.now(UTC), facts=facts))
         with database.read() as connection:
             for each in events.recorded(connection, chosen):
-                print(json.dumps(_as_plain(each), ensure_ascii=False))
+                line = _as_message(each, reporter) if form is Format.DICOM else json.dumps(_as_plain(each), ensure_ascii=False)
+                if line is not None:
+                    print(line)
 
 
 def _chosen(since: str | None, study: str | None, kind: str | None) -> "Chosen":
@@ -80,6 +89,14 @@ def _as_plain(each: "Recorded") -> dict[str, Any]:
         "detail": event.detail,
         "facts": dict(event.facts),
     }
+
+
+def _as_message(each: "Recorded", reporter: "Reporter") -> str | None:
+    from dicom_io.audit_message import encode
+    from worker.audit.messages import message_of
+
+    message = message_of(each, reporter)
+    return None if message is None else encode(message).decode().replace("\n", "")
 
 
 def _in_short(facts: dict[str, Any]) -> str:

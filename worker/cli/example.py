@@ -61,6 +61,16 @@ port = 8080
 # host = "127.0.0.1"
 # port = 9112
 
+# The audit repository, which is sent DICOM audit messages by syslog. They hold patient IDs and study UIDs.
+# [audit]
+# host = "audit.example.org"
+# port = 6514                           # UDP: mostly 514
+# transport = "tls"                     # or "udp": readable by all, and nobody knows whether it arrives
+# ca = "/etc/cxr-worker/tls/audit_ca.pem"   # default: that of [dicom.tls], whose certificate is shown too, unless there is a
+#                                       # client_certificate = { certificate = "…", key = "…" }; check_name = false: any name
+# source = ""                           # names this worker there; default: the AE title
+# site = ""                             # names the site
+
 # One block for each application entity that is to receive the results.
 # [[destinations]]
 # name = "pacs"

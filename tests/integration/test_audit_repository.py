@@ -1,0 +1,282 @@
+"""What happened is told to the audit repository as DICOM audit messages by syslog, in order, once it is there."""
+
+import re
+import ssl
+from base64 import b64decode
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from threading import Thread
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from tests.audit_schema import violations
+from tests.certificates import Authority
+from tests.conftest import Run
+from tests.factories import make_dx, study_uid
+from tests.fakes import FakePacs, Site, free_port, make_site
+from tests.servers import wait_for
+from tests.syslog_server import SyslogServer, tls_syslog, udp_syslog
+from worker.audit.job import tell_auditor
+from worker.audit.presence import noted
+from worker.db import audit_positions, events
+from worker.db.database import Database
+from worker.db.events import Event
+from worker.schedule import Schedule
+from worker.service import utc_now
+from worker.settings import AuditSettings, CertificateSettings
+from worker.tls import audit_context
+
+HEADER = re.compile(
+    rb"<85>1 \d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00 [!-~]{1,255} cxr-worker \d+ DICOM\+RFC3881 - \xef\xbb\xbf(?=<\?xml )"
+)
+
+
+@pytest.fixture
+def database_kind() -> str:
+    """Nothing here is another on PostgreSQL, but for the order of numbers."""
+    return "sqlite"
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path)
+
+
+@pytest.fixture
+def own(authority: Authority) -> CertificateSettings:
+    pair = authority.issue("worker")
+    return CertificateSettings(certificate=pair.certificate, key=pair.key)
+
+
+@pytest.fixture
+def repository(authority: Authority) -> Iterator[SyslogServer]:
+    with tls_syslog(authority.issue("repository"), authority) as running:
+        yield running
+
+
+@pytest.fixture
+def audit(repository: SyslogServer, own: CertificateSettings, authority: Authority) -> dict[str, Any]:
+    """How the repository is told."""
+    return {"port": repository.port, "client_certificate": own, "ca": authority.file}
+
+
+@pytest.fixture
+def site(database: Database, tmp_path: Path, pacs: FakePacs, audit: dict[str, Any]) -> Site:
+    made = make_site(database, tmp_path / "var", destinations=(pacs.destination(outputs=("sr",)),))
+    told(made, **audit)
+    return made
+
+
+def told(site: Site, **audit: Any) -> None:
+    """Have a site tell another repository."""
+    settings = site.parts.settings.model_copy(update={"audit": AuditSettings(host="127.0.0.1", **audit)})
+    site.parts = replace(site.parts, settings=settings)
+
+
+def tell(site: Site) -> None:
+    while tell_auditor(site.parts):
+        pass
+
+
+def parsed(messages: list[bytes]) -> list[ET.Element]:
+    """The XML of syslog messages, each looked over."""
+    found = []
+    for message in messages:
+        header = HEADER.match(message)
+        assert header, message[:120]
+        xml = message[header.end() :]
+        assert violations(xml) == []
+        found.append(ET.fromstring(xml))  # noqa: S314  our own
+    return found
+
+
+def codes(root: ET.Element) -> tuple[str, ...]:
+    event = root.find("EventIdentification")
+    assert event is not None
+    return tuple(each.get("originalText", "") for each in event if each.tag != "EventOutcomeDescription")
+
+
+def one_of_each(site: Site) -> None:
+    """A study on its whole way, what operators do, and a stranger."""
+    with noted(site.parts, roles=["run"]):
+        site.receive(make_dx())
+        site.settle()
+        site.deliver()
+    facts = {
+        "refused": {"ae_title": "STRANGER", "address": "192.0.2.7"},
+        "model_activated": {"user": "somebody", "model": "lenet5"},
+        "audit_exported": {"user": "somebody", "format": "jsonl"},
+        "retry": {"user": "somebody", "deliveries": [1]},
+    }
+    with site.database.write() as connection:
+        for kind, each in facts.items():
+            events.record(connection, Event(kind=kind, at=site.clock(), detail="why", facts=each))
+
+
+def test_a_studys_way_is_told_in_order(site: Site, repository: SyslogServer) -> None:
+    one_of_each(site)
+    tell(site)
+    roots = parsed(repository.received)
+    assert [codes(root) for root in roots] == [
+        ("Application Activity", "Application Start"),
+        ("DICOM Instances Transferred",),
+        ("DICOM Instances Accessed",),
+        ("DICOM Instances Transferred",),
+        ("Application Activity", "Application Stop"),
+        ("Security Alert", "Node Authentication"),
+        ("Security Alert", "Software Configuration"),
+        ("Audit Log Used",),
+    ]
+    received, decided, sent = roots[1:4]
+    assert [each.get("UserID") for each in received.findall("ActiveParticipant")] == ["MODALITY", "CXRWORKER"]
+    assert [each.get("UserID") for each in sent.findall("ActiveParticipant")] == ["CXRWORKER", "PACS"]
+    for root in (received, decided, sent):
+        study, patient = (each.get("ParticipantObjectID") for each in root.findall("ParticipantObjectIdentification"))
+        assert (study, patient) == (study_uid(), "TEST-0001")
+    details = {each.get("type"): b64decode(each.get("value", "")).decode() for each in decided.iter("ParticipantObjectDetail")}
+    assert (details["model"], details["version"], details["triage"]) == ("fake", "1.0", "routine")
+    assert details["weights_sha256"] == site.engine.model.weights_sha256
+    assert [each.get("UID") for each in sent.iter("Instance")], "the report that was sent"
+    alert = roots[5].findall("ActiveParticipant")[1]
+    assert (alert.get("UserID"), alert.get("NetworkAccessPointID")) == ("STRANGER", "192.0.2.7")
+
+
+def test_nothing_is_told_twice(site: Site, repository: SyslogServer) -> None:
+    site.receive(make_dx())
+    site.settle()
+    tell(site)
+    before = list(repository.received)
+    tell(site)
+    assert repository.received == before
+    assert repository.connections == 1
+    site.deliver()
+    tell(site)
+    assert [codes(root) for root in parsed(repository.received[len(before) :])] == [("DICOM Instances Transferred",)]
+
+
+def test_while_the_repository_is_away_studies_go_on_and_it_is_told_afterwards(
+    site: Site, repository: SyslogServer, pacs: FakePacs
+) -> None:
+    here, audit = repository.port, site.parts.settings.audit
+    assert audit is not None
+    away = audit.model_copy(update={"port": free_port()})
+    site.parts = replace(site.parts, settings=site.parts.settings.model_copy(update={"audit": away}))
+    site.receive(make_dx())
+    tell(site)
+    site.settle()
+    tell(site)
+    assert site.deliver() == 1
+    assert len(pacs.received) == 1
+    assert repository.received == []
+
+    back = audit.model_copy(update={"port": here})
+    site.parts = replace(site.parts, settings=site.parts.settings.model_copy(update={"audit": back}))
+    tell(site)
+    assert len(repository.received) == 3, "received, decided, sent"
+
+
+def test_what_a_broken_connection_may_have_lost_is_told_again(site: Site, repository: SyslogServer) -> None:
+    one_of_each(site)
+    repository.breaks_after = 2
+    assert tell_auditor(site.parts) is False
+    with site.database.read() as connection:
+        assert audit_positions.told(connection, site.parts.settings.audit.address) == 0  # type: ignore[union-attr]
+    repository.breaks_after = None
+    repository.received.clear()
+    tell(site)
+    assert len(repository.received) == 8
+
+
+def test_more_than_one_connection_carries_all_come(site: Site, repository: SyslogServer) -> None:
+    with site.database.write() as connection:
+        for number in range(450):
+            facts = {"ae_title": f"CALLER{number}", "address": "192.0.2.7"}
+            events.record(connection, Event(kind=events.REFUSED, at=site.clock(), facts=facts))
+    tell(site)
+    names = [root.findall("ActiveParticipant")[1].get("UserID") for root in parsed(repository.received)]
+    assert names == [f"CALLER{number}" for number in range(450)]
+
+
+def test_a_repository_that_is_not_who_it_should_be_is_told_nothing(
+    site: Site, repository: SyslogServer, tmp_path: Path
+) -> None:
+    (tmp_path / "other").mkdir()
+    other = Authority(tmp_path / "other")
+    told(site, port=repository.port, ca=other.file)
+    one_of_each(site)
+    tell(site)
+    assert repository.received == []
+
+
+def test_a_repository_named_otherwise_is_told_nothing_unless_its_name_does_not_matter(
+    site: Site, authority: Authority, own: CertificateSettings
+) -> None:
+    with tls_syslog(authority.issue("elsewhere", hosts=["elsewhere.test"]), authority) as running:
+        one_of_each(site)
+        told(site, port=running.port, ca=authority.file, client_certificate=own)
+        tell(site)
+        assert running.received == []
+        told(site, port=running.port, ca=authority.file, client_certificate=own, check_name=False)
+        tell(site)
+        assert len(running.received) == 8
+
+
+def test_tls_1_1_is_not_spoken(site: Site) -> None:
+    audit = site.parts.settings.audit
+    assert audit is not None
+    assert audit_context(site.parts.settings, audit).minimum_version == ssl.TLSVersion.TLSv1_2
+
+
+def test_over_udp_each_message_is_a_datagram(site: Site) -> None:
+    with udp_syslog() as (port, listening):
+        told(site, port=port, transport="udp")
+        one_of_each(site)
+        tell(site)
+        messages = [listening.recv(65536) for _ in range(8)]
+    assert codes(parsed(messages)[0]) == ("Application Activity", "Application Start")
+
+
+def test_the_schedule_tells_by_itself(site: Site, repository: SyslogServer) -> None:
+    site.receive(make_dx())
+    site.settle()
+    schedule = Schedule(replace(site.parts, clock=utc_now))
+    schedule.start()
+    try:
+        wait_for(lambda: len(repository.received) >= 1, "the repository is told")
+    finally:
+        schedule.close()
+
+
+def test_without_a_repository_nothing_is_noted(site: Site) -> None:
+    site.parts = replace(site.parts, settings=site.parts.settings.model_copy(update={"audit": None}))
+    one_of_each(site)
+    assert tell_auditor(site.parts) is False
+
+
+@pytest.mark.parametrize("database_kind", ["postgresql"])
+def test_an_event_that_is_numbered_first_and_committed_last_is_waited_for(site: Site, repository: SyslogServer) -> None:
+    event = Event(kind=events.REFUSED, at=site.clock(), facts={"ae_title": "LATE", "address": "192.0.2.7"})
+    thread = Thread(target=tell, args=(site,))
+    with site.database.write() as slow:
+        events.record(slow, event)
+        with site.database.write() as quick:
+            events.record(quick, replace(event, facts={"ae_title": "EARLY", "address": "192.0.2.7"}))
+        thread.start()
+        with site.database.hold() as looking:
+            waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'events'::regclass"
+            wait_for(lambda: looking.exec_driver_sql(waiting).scalar_one() > 0, "the auditor waits for the writer")
+    thread.join()
+    names = [root.findall("ActiveParticipant")[1].get("UserID") for root in parsed(repository.received)]
+    assert names == ["LATE", "EARLY"]
+
+
+def test_audit_messages_are_exported_one_on_each_line(site: Site, cxr_worker: Run) -> None:
+    one_of_each(site)
+    code, out, _ = cxr_worker("audit", "export", "--format", "dicom")
+    assert code == 0
+    lines = out.splitlines()
+    assert [violations(line.encode()) for line in lines] == [[]] * 9
+    assert "Audit Log Used" in lines[-1], "that somebody did is told too"

@@ -1,0 +1,68 @@
+"""Tells the audit repository what happened since it was told last. Studies never wait for it."""
+
+from itertools import islice, takewhile
+
+import structlog
+
+from dicom_io.audit_message import encode
+from worker.audit.messages import Reporter, message_of, reporter_of
+from worker.audit.syslog import send_over_tls, send_over_udp, syslog_message
+from worker.db import audit_positions, events
+from worker.db.events import Chosen, Recorded
+from worker.errors import ConfigurationError
+from worker.pipeline import Parts
+from worker.settings import AuditSettings
+from worker.tls import audit_context
+
+log = structlog.get_logger()
+
+_AT_ONCE = 200
+
+
+def tell_auditor(parts: Parts) -> bool:
+    """Send the next events to the audit repository, in their order; answer whether there may be more.
+
+    The position moves on only after they were sent: those of a connection that broke are sent again.
+    """
+    audit = parts.settings.audit
+    if audit is None:
+        return False
+    untold = _untold(parts, audit)
+    if not untold:
+        return False
+    reporter = reporter_of(parts.settings)
+    messages = [_framed(each, reporter) for each in untold]
+    try:
+        _send([message for message in messages if message is not None], audit, parts)
+    except (OSError, ConfigurationError) as error:
+        log.warning("audit.waits", host=audit.host, port=audit.port, error=type(error).__name__)
+        return False
+    with parts.database.write() as connection:
+        audit_positions.move(connection, audit.address, event_id=untold[-1].id, now=parts.clock())
+    return len(untold) == _AT_ONCE
+
+
+def _untold(parts: Parts, audit: AuditSettings) -> list[Recorded]:
+    with parts.database.read() as connection:
+        after = audit_positions.told(connection, audit.address)
+        if events.newest_id(connection) <= after:
+            return []
+    with parts.database.write() as connection:
+        until = audit_positions.settled(connection)
+    with parts.database.read() as connection:
+        new = takewhile(lambda each: each.id <= until, events.recorded(connection, Chosen(after_id=after)))
+        return list(islice(new, _AT_ONCE))
+
+
+def _framed(recorded: Recorded, reporter: Reporter) -> bytes | None:
+    message = message_of(recorded, reporter)
+    return None if message is None else syslog_message(encode(message), at=message.at, host=reporter.host)
+
+
+def _send(messages: list[bytes], audit: AuditSettings, parts: Parts) -> None:
+    if not messages:
+        return
+    if audit.transport == "udp":
+        send_over_udp(messages, (audit.host, audit.port))
+    else:
+        send_over_tls(messages, (audit.host, audit.port), audit_context(parts.settings, audit))
