@@ -239,8 +239,10 @@ def fake_pacs(
     syntaxes: Sequence[str] = ("1.2.840.10008.1.2.1", "1.2.840.10008.1.2"),
     require_called: bool = False,
     tls: ssl.SSLContext | None = None,
+    port: int = 0,
+    ae_title: str = "PACS",
 ) -> Iterator[FakePacs]:
-    """Run one on a free port, over TLS where a context is given."""
+    """Run one, on a free port where none is given, over TLS where a context is."""
     pacs = FakePacs()
 
     def store(event: evt.Event) -> int:
@@ -262,13 +264,13 @@ def fake_pacs(
             }
         )
 
-    ae = AE(ae_title="PACS")
+    ae = AE(ae_title=ae_title)
     ae.require_called_aet = require_called
     for context in AllStoragePresentationContexts:
         ae.add_supported_context(context.abstract_syntax, list(syntaxes))
     ae.add_supported_context(Verification)
     handlers = [(evt.EVT_REQUESTED, requested), (evt.EVT_C_STORE, store)]
-    server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers, ssl_context=tls)
+    server = ae.start_server(("127.0.0.1", port), block=False, evt_handlers=handlers, ssl_context=tls)
     assert server is not None
     pacs.port = server.server_address[1]
 
