@@ -80,7 +80,9 @@ def test_the_oldest_study_that_waits_is_told(site: Site) -> None:
     assert value(metrics, "cxr_last_received_timestamp_seconds") is None
     site.receive(*make_study())
     site.clock.go_on(seconds=90)
+    site.receive(*make_study("newer"))
     assert value(metrics, "cxr_oldest_study_seconds", state="arriving") == 90
+    assert value(metrics, "cxr_last_received_timestamp_seconds") == site.clock.now.timestamp()
 
 
 def test_while_the_database_is_away_the_rest_is_told(test_database: TestDatabase, tmp_path: Path) -> None:
