@@ -157,7 +157,8 @@ def _show(context: ssl.SSLContext, own: CertificateSettings, where: str) -> None
     data = _read(own.key, f"{where}.key")
     password = _password(own, where) if b"ENCRYPTED" in data else None
     try:
-        key = serialization.load_pem_private_key(data, password)
+        # The check of an RSA key's primes takes 70 ms at each call; that it fits the certificate is looked at below.
+        key = serialization.load_pem_private_key(data, password, unsafe_skip_rsa_key_validation=True)
     except UnsupportedAlgorithm as error:
         raise ConfigurationError(f"{where}.key: {own.key} holds a key of a kind that is not supported.") from error
     except (ValueError, TypeError) as error:
