@@ -8,6 +8,7 @@ DicomError
 └── Permanent            a person must look
     ├── NotDicom
     ├── InvalidObject
+    ├── ObjectTooLarge
     ├── UndecodablePixels
     ├── PeerRefused
     │   ├── AssociationRejected
@@ -58,6 +59,10 @@ class NotDicom(Permanent):
 
 class InvalidObject(Permanent):
     """The data set lacks what every stored object must have, or contradicts the request that brought it."""
+
+
+class ObjectTooLarge(Permanent):
+    """The object is larger than dicom.maximum_object_bytes."""
 
 
 class UndecodablePixels(Permanent):

@@ -13,7 +13,6 @@ from dicom_io.foreign import any_error_as
 from dicom_io.part10 import PREAMBLE, Identity, StoreRequest, identify
 from dicom_io.values import SOPClassUID, SOPInstanceUID, TransferSyntaxUID
 
-_IDENTITY_BYTES: Final = 4 * 1024 * 1024
 _GROUP_LENGTH: Final = struct.Struct("<HH2sHI")
 
 
@@ -42,19 +41,18 @@ def read_found(path: Path) -> FoundFile:
         source = str(meta.get("SourceApplicationEntityTitle", "")).strip()
         sop_class, sop_instance = str(meta.MediaStorageSOPClassUID), str(meta.MediaStorageSOPInstanceUID)
         transfer_syntax = TransferSyntaxUID(str(meta.TransferSyntaxUID))
-    with path.open("rb") as file:
-        file.seek(_dataset_begin(file))
-        encoded = file.read(_IDENTITY_BYTES)
     request = StoreRequest(
         sop_class_uid=SOPClassUID(sop_class),
         sop_instance_uid=SOPInstanceUID(sop_instance),
         transfer_syntax=transfer_syntax,
-        dataset=encoded,
         calling_ae_title=source,
         called_ae_title="",
         peer_address="",
     )
-    return FoundFile(identity=identify(request), transfer_syntax=transfer_syntax, source_ae_title=source)
+    with path.open("rb") as file:
+        file.seek(_dataset_begin(file))
+        identity = identify(request, file)
+    return FoundFile(identity=identity, transfer_syntax=transfer_syntax, source_ae_title=source)
 
 
 def dataset_digest(path: Path) -> tuple[str, int]:

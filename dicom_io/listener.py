@@ -1,96 +1,91 @@
-"""The receiving end: an association acceptor for every storage class, and C-ECHO (PS3.4 annexes A and B, PS3.8)."""
+"""The receiving end: who is let in, a thread for each association, and how it all ends (PS3.4 annexes A and B, PS3.8).
 
+Connections that have not said anything yet wait in one place and take no thread: a thousand of them keep nobody waiting.
+"""
+
+import selectors
 import socket
-from collections.abc import Callable
+import ssl
+from collections import Counter
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from time import monotonic, sleep
-from types import TracebackType
-from typing import Any, Self, cast
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network, ip_address
+from logging import getLogger
+from threading import Condition, Thread
+from time import monotonic
+from types import MappingProxyType, TracebackType
+from typing import Self
 
-from pydicom.uid import (
-    JPEG2000,
-    UID,
-    DeflatedExplicitVRLittleEndian,
-    ExplicitVRBigEndian,
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
-    JPEG2000Lossless,
-    JPEGBaseline8Bit,
-    JPEGExtended12Bit,
-    JPEGLossless,
-    JPEGLosslessSV1,
-    JPEGLSLossless,
-    JPEGLSNearLossless,
-    RLELossless,
-)
-from pynetdicom import AE, _config, evt
-from pynetdicom.dimse_primitives import C_STORE
-from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made at import time by pynetdicom
+from dicom_io.acceptor import Acceptor, Answerers
+from dicom_io.errors import NotDicom
+from dicom_io.handshake import explain
+from dicom_io.keeper import Caller, Keeper
+from dicom_io.negotiation import Proposal, Refusal, agree, decode_request, fault_of
+from dicom_io.normalized import NormalizedService
+from dicom_io.wire import AbortReason, Patience, Pdu, ProtocolError, Wire
 
-from dicom_io.part10 import StoreRequest
-from dicom_io.status import StoreStatus, status_of
-from dicom_io.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from dicom_io.values import SOPClassUID, SOPInstanceUID, TransferSyntaxUID
-
-# Cheap to decode first, lossless before lossy. What stands here can be decoded; anything else is kept and not analysed.
-PREFERRED_SYNTAXES: tuple[str, ...] = (
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
-    JPEGLosslessSV1,
-    JPEGLossless,
-    JPEGLSLossless,
-    RLELossless,
-    JPEG2000Lossless,
-    DeflatedExplicitVRLittleEndian,
-    ExplicitVRBigEndian,
-    JPEGLSNearLossless,
-    JPEGBaseline8Bit,
-    JPEGExtended12Bit,
-    JPEG2000,
-)
-MAX_PDU_BYTES = 128 * 1024
-"""Large images arrive faster in large PDUs than in the usual 16 KB."""
 _GRACE_SECONDS = 5.0
-STALL_SECONDS = 20.0
-"""How long a sender may be silent in the middle of something."""
+_SILENT_AT_ONCE = 512
+"""Connections that have not said anything: beyond this the one that is silent for longest makes place."""
+_LONGEST_REQUEST_BYTES = 256 * 1024
+"""An association request of 128 contexts with 20 transfer syntaxes each has 80 KB."""
+_TICK_SECONDS = 0.5
+_BACKLOG = 1024
 
-# Private and future storage classes are kept too. pynetdicom offers this only as a switch for the whole process.
-_config.UNRESTRICTED_STORAGE_SERVICE = True
+log = getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListenerSettings:
-    """Where to listen and to whom."""
+    """Where to listen, to whom, and how much at once."""
 
     ae_title: str
     host: str
     port: int
     """0 takes a free one."""
+    called_ae_titles: tuple[str, ...] = ()
+    """Empty: whatever we are called."""
     calling_ae_titles: tuple[str, ...] = ()
     """Empty: anybody."""
+    addresses: tuple[IPv4Network | IPv6Network, ...] = ()
+    """Empty: from anywhere."""
     maximum_associations: int = 64
+    maximum_associations_per_caller: int = 0
+    """Of one calling AE title at one address; 0: as many as there are."""
+    maximum_object_bytes: int = 4 * 1024**3
+    patience: Patience = field(default_factory=Patience)
 
 
 class Listener:
     """A running acceptor. Leave the context, or `close`, to stop it."""
 
-    def __init__(self, server: Any, ae: AE) -> None:
-        self._server = server
-        self._ae = ae
-
-    @property
-    def port(self) -> int:
+    def __init__(self, settings: ListenerSettings, answerers: Answerers, tls: ssl.SSLContext | None) -> None:
+        self._settings = settings
+        self._answerers = answerers
+        self._tls = tls
+        self._changed = Condition()
+        self._connections: set[socket.socket] = set()
+        self._associations: Counter[tuple[str, str]] = Counter()
+        self._closing = False
+        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+        self._socket = socket.create_server((settings.host, settings.port), family=family, backlog=_BACKLOG)
+        self._socket.setblocking(False)
+        self.port: int = self._socket.getsockname()[1]
         """The TCP port that is bound."""
-        return int(self._server.server_address[1])
+        self._accepting = Thread(target=self._accept, name=f"accept-{self.port}", daemon=True)
+        self._accepting.start()
 
     def close(self) -> None:
-        """Accept no more; open associations get a few seconds to finish, then they are aborted."""
-        self._server.shutdown()
-        deadline = monotonic() + _GRACE_SECONDS
-        while self._ae.active_associations and monotonic() < deadline:
-            sleep(0.05)
-        self._ae.shutdown()
+        """Accept no more; open associations get a few seconds to finish, then they are broken off."""
+        self._closing = True
+        self._accepting.join()
+        with self._changed:
+            self._changed.wait_for(lambda: not self._connections, timeout=_GRACE_SECONDS)
+            for connection in self._connections:
+                with suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)  # its thread wakes up and ends
+            self._changed.wait_for(lambda: not self._connections, timeout=_GRACE_SECONDS)
 
     def __enter__(self) -> Self:
         return self
@@ -98,105 +93,171 @@ class Listener:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
+    def _accept(self) -> None:
+        silent: dict[socket.socket, float] = {}
+        """When each came, the oldest first."""
+        with selectors.DefaultSelector() as selector, self._socket:
+            selector.register(self._socket, selectors.EVENT_READ)
+            while not self._closing:
+                for key, _ in selector.select(_TICK_SECONDS):
+                    if key.fileobj is self._socket:
+                        with suppress(OSError):  # it is gone already, or there is no descriptor left for now
+                            connection, _ = self._socket.accept()
+                            silent[connection] = monotonic()
+                            selector.register(connection, selectors.EVENT_READ)
+                    elif isinstance(key.fileobj, socket.socket):
+                        del silent[key.fileobj]
+                        selector.unregister(key.fileobj)
+                        self._start(key.fileobj)
+                for connection, came in list(silent.items()):
+                    if len(silent) <= _SILENT_AT_ONCE and monotonic() - came < self._settings.patience.stall_seconds:
+                        break
+                    del silent[connection]
+                    selector.unregister(connection)
+                    connection.close()
+            for connection in silent:
+                connection.close()
+
+    def _start(self, connection: socket.socket) -> None:
+        with self._changed:
+            self._connections.add(connection)
+        try:
+            Thread(target=self._serve, args=(connection,), name="association", daemon=True).start()
+        except RuntimeError:  # no thread to be had
+            self._leave(connection)
+
+    def _serve(self, connection: socket.socket) -> None:
+        """A connection from its first byte to its end: the boundary of an association."""
+        peer_address = ""
+        try:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            peer_address = _unmapped(connection.getpeername()[0])
+            if self._tls is None:
+                self._associate(connection, peer_address)
+            else:
+                self._shake_hands_and_associate(connection, peer_address, self._tls)
+        except OSError:  # it is gone
+            pass
+        except Exception:
+            log.exception("An association ended by an error of ours.")
+        finally:
+            self._leave(connection)
+
+    def _leave(self, connection: socket.socket) -> None:
+        connection.close()
+        with self._changed:
+            self._connections.discard(connection)
+            self._changed.notify_all()
+
+    def _shake_hands_and_associate(self, connection: socket.socket, peer_address: str, tls: ssl.SSLContext) -> None:
+        connection.settimeout(self._settings.patience.stall_seconds)
+        try:
+            secured = tls.wrap_socket(connection, server_side=True)
+        except OSError as error:
+            self._answerers.keeper.rejected(Caller(peer_address=peer_address), "tls", f"TLS: {explain(error)}")
+            return
+        with secured:
+            self._associate(secured, peer_address)
+
+    def _associate(self, connection: socket.socket, peer_address: str) -> None:
+        wire = Wire(connection, self._settings.patience)
+        try:
+            proposal = self._read_proposal(wire)
+            caller = Caller(
+                calling_ae_title=proposal.calling_ae_title,
+                called_ae_title=proposal.called_ae_title,
+                peer_address=peer_address,
+            )
+            refusal = self._why_not(proposal, caller) or self._admit(caller)
+            if refusal is not None:
+                self._answerers.keeper.rejected(caller, refusal.name.lower(), refusal.words)
+                wire.send(refusal.encode())
+                return
+            try:
+                self._answerers.keeper.accepted(caller)
+                agreement = agree(proposal, self._answerers.services.keys())
+                wire.send(agreement.answer)
+                Acceptor(wire, agreement, caller, self._answerers).serve()
+            finally:
+                self._dismiss(caller)
+                self._answerers.keeper.closed(caller)
+        except TimeoutError:
+            wire.abort(AbortReason.NOT_SPECIFIED)
+        except ProtocolError as error:
+            log.warning("An association was aborted: %s.", error)
+            wire.abort(error.reason)
+
+    def _read_proposal(self, wire: Wire) -> Proposal:
+        kind, length = wire.next_pdu()
+        if kind != Pdu.ASSOCIATE_RQ:
+            raise ProtocolError(AbortReason.UNEXPECTED_PDU if kind in set(Pdu) else AbortReason.UNRECOGNIZED_PDU)
+        if length > _LONGEST_REQUEST_BYTES:
+            raise ProtocolError(AbortReason.INVALID_PARAMETER)
+        try:
+            return decode_request(bytes((kind, 0)) + length.to_bytes(4, "big") + bytes(wire.exactly(length)))
+        except NotDicom as error:
+            raise ProtocolError(AbortReason.INVALID_PARAMETER) from error
+
+    def _why_not(self, proposal: Proposal, caller: Caller) -> Refusal | None:
+        settings = self._settings
+        if settings.addresses and not any(ip_address(caller.peer_address) in network for network in settings.addresses):
+            return Refusal.ADDRESS
+        if settings.called_ae_titles and caller.called_ae_title not in settings.called_ae_titles:
+            return Refusal.CALLED_AE
+        if settings.calling_ae_titles and caller.calling_ae_title not in settings.calling_ae_titles:
+            return Refusal.CALLING_AE
+        return fault_of(proposal)
+
+    def _admit(self, caller: Caller) -> Refusal | None:
+        """Take a place, or say why there is none."""
+        settings, key = self._settings, (caller.calling_ae_title, caller.peer_address)
+        with self._changed:
+            if self._associations.total() >= settings.maximum_associations:
+                return Refusal.TOO_MANY
+            if 0 < settings.maximum_associations_per_caller <= self._associations[key]:
+                return Refusal.TOO_MANY_OF_CALLER
+            self._associations[key] += 1
+            return None
+
+    def _dismiss(self, caller: Caller) -> None:
+        key = (caller.calling_ae_title, caller.peer_address)
+        with self._changed:
+            self._associations[key] -= 1
+            if not self._associations[key]:
+                del self._associations[key]
+
 
 def listen(
     settings: ListenerSettings,
     *,
-    on_store: Callable[[StoreRequest], None],
-    on_refused: Callable[[StoreRequest, StoreStatus, BaseException], None],
-    on_rejected: Callable[[str, str], None] = lambda _calling_ae_title, _peer_address: None,
+    keeper: Keeper,
+    services: Mapping[str, NormalizedService] = MappingProxyType({}),
+    tls: ssl.SSLContext | None = None,
 ) -> Listener:
-    """Start accepting associations in threads of their own.
+    """Start accepting associations, each in a thread of its own.
 
     Parameters
     ----------
     settings
-        Address, AE title and who may call.
-    on_store
-        Makes an object durable. Returning means 0x0000; an error becomes a status by `status_of`.
-    on_refused
-        Told of every object that was not kept, with the status answered.
-    on_rejected
-        Told of every association that was rejected: calling AE title and address.
+        Address, AE title, who may call, and limits.
+    keeper
+        Keeps the objects, and is told what was refused.
+    services
+        Normalized services that are offered beside storage and verification, by SOP class UID.
+    tls
+        Where given, the port speaks TLS and nothing else.
 
     Raises
     ------
     OSError
         The port cannot be bound.
     """
-    ae = AE(ae_title=settings.ae_title)
-    ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
-    ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
-    ae.maximum_pdu_size = MAX_PDU_BYTES
-    ae.maximum_associations = settings.maximum_associations
-    ae.require_calling_aet = list(settings.calling_ae_titles)
-    ae.network_timeout = 60
-    ae.acse_timeout = STALL_SECONDS
-    ae.add_supported_context(Verification)
-
-    def store(event: evt.Event) -> int:
-        request = _request_of(event)
-        try:
-            on_store(request)
-        except Exception as error:  # noqa: BLE001  the C-STORE boundary: the sender always gets a status
-            status = status_of(error)
-            on_refused(request, status, error)
-            return status
-        return StoreStatus.SUCCESS
-
-    def rejected(event: evt.Event) -> None:
-        on_rejected(event.assoc.requestor.ae_title.strip(), str(event.assoc.requestor.address))
-
-    server = ae.start_server(
-        (settings.host, settings.port),
-        block=False,
-        evt_handlers=[
-            (evt.EVT_CONN_OPEN, tune_socket),
-            (evt.EVT_REQUESTED, _prefer_syntaxes),
-            (evt.EVT_REJECTED, rejected),
-            (evt.EVT_C_STORE, store),
-        ],
+    return Listener(
+        settings, Answerers(keeper=keeper, services=services, maximum_object_bytes=settings.maximum_object_bytes), tls
     )
-    return Listener(server, ae)
 
 
-def preferred_order(syntaxes: list[UID]) -> list[UID]:
-    """The proposed transfer syntaxes of one presentation context, those we would rather receive first."""
-    rank = {syntax: place for place, syntax in enumerate(PREFERRED_SYNTAXES)}
-    return sorted(syntaxes, key=lambda syntax: rank.get(syntax, len(rank)))
-
-
-def _prefer_syntaxes(event: evt.Event) -> None:
-    # pynetdicom takes the first syntax of each proposed context, so the order is the choice.
-    requested = event.assoc.requestor.primitive
-    for context in requested.presentation_context_definition_list if requested else []:
-        context.transfer_syntax = [*preferred_order(context.transfer_syntax)]
-
-
-def tune_socket(event: evt.Event) -> None:
-    """Send at once, and wait for no peer for ever.
-
-    Nagle's algorithm holds small messages back for the peer's delayed ACK, 40 ms an object. And pynetdicom takes the timeout
-    off a connected socket: a peer that stops in the middle of a PDU, or stops reading, would hold its association for good.
-    """
-    transport = event.assoc.dul.socket
-    if transport is not None and transport.socket is not None:
-        with suppress(OSError):
-            transport.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            transport.socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            transport.socket.settimeout(STALL_SECONDS)
-
-
-def _request_of(event: evt.Event) -> StoreRequest:
-    request = cast("C_STORE", event.request)
-    requestor = event.assoc.requestor
-    called = requestor.primitive.called_ae_title if requestor.primitive else ""
-    return StoreRequest(
-        sop_class_uid=SOPClassUID(str(request.AffectedSOPClassUID)),
-        sop_instance_uid=SOPInstanceUID(str(request.AffectedSOPInstanceUID)),
-        transfer_syntax=TransferSyntaxUID(str(event.context.transfer_syntax)),
-        dataset=event.encoded_dataset(include_meta=False),
-        calling_ae_title=requestor.ae_title.strip(),
-        called_ae_title=called.strip(),
-        peer_address=str(requestor.address),
-    )
+def _unmapped(address: str) -> str:
+    """An IPv4 address that an IPv6 socket shows as ``::ffff:192.0.2.1``, as it is."""
+    return address.removeprefix("::ffff:") if "." in address else address

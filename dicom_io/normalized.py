@@ -34,4 +34,4 @@ class NormalizedRequest:
 
 
 NormalizedService = Callable[[NormalizedRequest], None]
-"""Does what is asked. Returning means 0x0000; an error becomes a status by `dicom_io.status.status_of`."""
+"""Does what is asked. Returning means 0x0000; an error becomes a status by `dicom_io.status.normalized_status_of`."""

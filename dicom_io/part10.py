@@ -4,7 +4,7 @@ import re
 import zlib
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Any
+from typing import Any, BinaryIO
 
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filebase import DicomBytesIO
@@ -38,12 +38,11 @@ _UID = re.compile(r"[0-9][0-9.]{0,63}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreRequest:
-    """One C-STORE request as it came: the command's fields and the undecoded data set."""
+    """One C-STORE request as it came: what the command and the association say of the data set that follows."""
 
     sop_class_uid: SOPClassUID
     sop_instance_uid: SOPInstanceUID
     transfer_syntax: TransferSyntaxUID
-    dataset: bytes
     calling_ae_title: str
     called_ae_title: str
     peer_address: str
@@ -63,13 +62,15 @@ class Identity:
     accession_number: str
 
 
-def identify(request: StoreRequest) -> Identity:
+def identify(request: StoreRequest, dataset: BinaryIO) -> Identity:
     """Read who an object is from the tags up to group 0020, without touching the rest.
 
     Parameters
     ----------
     request
         The request as received; its command's UIDs must agree with the data set (PS3.4 B.2.3, status 0xA9xx).
+    dataset
+        A file that stands at the first byte of the data set.
 
     Raises
     ------
@@ -78,7 +79,7 @@ def identify(request: StoreRequest) -> Identity:
     InvalidObject
         A UID is missing, malformed or contradicts the request.
     """
-    ds = _read_prefix(request.dataset, UID(request.transfer_syntax))
+    ds = _read_prefix(dataset, UID(request.transfer_syntax))
     sop_class = _uid(ds, "SOPClassUID")
     sop_instance = _uid(ds, "SOPInstanceUID")
     if sop_class != request.sop_class_uid:
@@ -121,12 +122,12 @@ def file_header(request: StoreRequest, *, receiver: str) -> bytes:
     return buffer.getvalue()
 
 
-def _read_prefix(encoded: bytes, transfer_syntax: UID) -> Dataset:
+def _read_prefix(encoded: BinaryIO, transfer_syntax: UID) -> Dataset:
     if transfer_syntax == DeflatedExplicitVRLittleEndian:
-        encoded = _inflate_start(encoded)
+        encoded = BytesIO(_inflate_start(encoded.read(_INFLATE_AT_MOST)))
     with any_error_as(NotDicom, f"The data set cannot be parsed as {transfer_syntax.name}: {{}}."):
         return read_dataset(
-            BytesIO(encoded),
+            encoded,
             is_implicit_VR=transfer_syntax == ImplicitVRLittleEndian,
             is_little_endian=transfer_syntax != ExplicitVRBigEndian,
             stop_when=_past_identity,

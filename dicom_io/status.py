@@ -21,6 +21,15 @@ class StoreStatus(IntEnum):
     """The bytes are not a data set."""
 
 
+class GeneralStatus(IntEnum):
+    """Statuses of any service (PS3.7 annex C)."""
+
+    INVALID_ATTRIBUTE_VALUE = 0x0106
+    PROCESSING_FAILURE = 0x0110
+    UNRECOGNIZED_OPERATION = 0x0211
+    RESOURCE_LIMITATION = 0x0213
+
+
 _TRANSIENT_ERRNO = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EROFS})
 
 
@@ -40,6 +49,17 @@ def status_of(error: BaseException) -> StoreStatus:
             return StoreStatus.CANNOT_UNDERSTAND
         case _:
             return StoreStatus.PROCESSING_FAILURE
+
+
+def normalized_status_of(error: BaseException) -> GeneralStatus:
+    """From the error of a normalized service to its status."""
+    match error:
+        case _ if is_transient(error):
+            return GeneralStatus.RESOURCE_LIMITATION
+        case InvalidObject():
+            return GeneralStatus.INVALID_ATTRIBUTE_VALUE
+        case _:
+            return GeneralStatus.PROCESSING_FAILURE
 
 
 def means_stored(status: int) -> bool:

@@ -27,6 +27,7 @@ from worker import pipeline
 from worker.db import listing
 from worker.db.database import Database
 from worker.pipeline import Parts
+from worker.reception import Reception
 from worker.settings import Destination, Settings
 from worker.steps.select import newest_contents, refused, select
 from worker.values import Answer, ImageOutcome, InstanceId, ModelIdentity, ReadyStudy, StoredInstance, StudyOutcome
@@ -146,7 +147,21 @@ def encoded(ds: Dataset) -> bytes:
     return buffer.getvalue()
 
 
-def request_for(ds: Dataset, **changes: Any) -> StoreRequest:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SentRequest(StoreRequest):
+    """A C-STORE request with the data set that it brings."""
+
+    dataset: bytes
+
+
+def take_in(request: SentRequest, parts: Parts) -> None:
+    """Take an object in as the listener would."""
+    taking = Reception(parts, arrived=lambda: None).open(request)
+    taking.write(memoryview(request.dataset))
+    taking.finish()
+
+
+def request_for(ds: Dataset, **changes: Any) -> SentRequest:
     """The C-STORE request that brings a data set."""
     usual: dict[str, Any] = {
         "sop_class_uid": SOPClassUID(str(ds.SOPClassUID)),
@@ -157,7 +172,7 @@ def request_for(ds: Dataset, **changes: Any) -> StoreRequest:
         "called_ae_title": "CXRWORKER",
         "peer_address": "127.0.0.1",
     }
-    return StoreRequest(**{**usual, **changes})
+    return SentRequest(**{**usual, **changes})
 
 
 @dataclass
@@ -176,7 +191,7 @@ class Site:
     def receive(self, *objects: Dataset) -> None:
         """Take objects in as the listener would."""
         for ds in objects:
-            pipeline.receive(request_for(ds), self.parts)
+            take_in(request_for(ds), self.parts)
 
     def settle(self) -> None:
         """Let the quiet time pass and take every study as far as it goes without delivery."""

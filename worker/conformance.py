@@ -17,12 +17,13 @@ from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
-from dicom_io import codes, listener, sender, uids
+from dicom_io import codes, negotiation, sender, uids
 from dicom_io.eligibility import SOP_CLASSES, ReasonCode
 from dicom_io.identity import COPIED
 from dicom_io.kinds import SERIES, Kind
 from dicom_io.status import StoreStatus
 from dicom_io.values import ObjectReference, SeriesUID, SOPClassUID, SOPInstanceUID, StudyUID
+from dicom_io.wire import Patience
 from dicom_io.wording import Language
 from dicom_io.wrap import Encoding, Exposure, Patient, dx_from_grayscale
 from worker.demo.phantom import synthetic_radiograph
@@ -76,10 +77,11 @@ def conformance_statement() -> str:
     return environment.get_template("conformance.md").render(
         uids=uids,
         settings=Settings(),
-        listener=listener,
+        patience=Patience(),
+        negotiation=negotiation,
         sender=sender,
         statuses=_members(StoreStatus),
-        syntaxes=[UID(syntax) for syntax in listener.PREFERRED_SYNTAXES],
+        syntaxes=[UID(syntax) for syntax in negotiation.PREFERRED_SYNTAXES],
         analysed_classes=sorted((UID(each) for each in SOP_CLASSES), key=lambda uid: uid.name),
         reasons=_members(ReasonCode),
         kinds=[(kind, SERIES[kind], _members(Kind)[kind.name]) for kind in SERIES],

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
+from typing import BinaryIO
 
 _FOLDER_MODE = 0o700
 _FILE_MODE = 0o600
@@ -23,18 +24,53 @@ def write_durably(path: Path, chunks: Iterable[bytes]) -> None:
         The disk is full, broken or read-only; no ``.part`` file stays behind unless the process is killed.
     """
     make_folder(path.parent)
-    part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
+    part = PartFile(path.parent)
     try:
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _FILE_MODE)
-        with open(descriptor, "wb", buffering=0) as file:  # noqa: PTH123  a descriptor, not a path
-            for chunk in chunks:
-                _write_whole(file.fileno(), chunk)
-            os.fsync(file.fileno())
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
+        for chunk in chunks:
+            part.write(chunk)
+        part.keep_as(path)
+    finally:
+        part.discard()
+
+
+class PartFile:
+    """A file that is being written, under a name of its own until it is whole. `discard` in the end, whatever happened."""
+
+    def __init__(self, folder: Path) -> None:
+        make_folder(folder)
+        self._path = folder / f"{secrets.token_hex(8)}.part"
+        self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _FILE_MODE)
+        self._is_open = True
+
+    def write(self, chunk: bytes | memoryview) -> None:
+        """Append."""
+        written = os.write(self._descriptor, chunk)
+        while written < len(chunk):
+            written += os.write(self._descriptor, memoryview(chunk)[written:])
+
+    def open(self, begin: int) -> BinaryIO:
+        """What was written so far, from so many bytes on."""
+        file = self._path.open("rb")
+        file.seek(begin)
+        return file
+
+    def keep_as(self, path: Path) -> None:
+        """Make it durable, and then its name: after a crash there is the whole file or none."""
+        os.fsync(self._descriptor)
+        self._close()
+        make_folder(path.parent)
+        self._path.replace(path)
+        sync_folder(path.parent)
+
+    def discard(self) -> None:
+        """Remove what was not kept."""
+        if self._is_open:
+            self._close()
+        self._path.unlink(missing_ok=True)
+
+    def _close(self) -> None:
+        self._is_open = False
+        os.close(self._descriptor)
 
 
 def make_folder(folder: Path) -> None:
@@ -64,9 +100,3 @@ def remove_parts(folder: Path, *, written_before: datetime) -> int:
                 part.unlink()
                 removed += 1
     return removed
-
-
-def _write_whole(descriptor: int, chunk: bytes) -> None:
-    view = memoryview(chunk)
-    while view:
-        view = view[os.write(descriptor, view) :]

@@ -18,7 +18,7 @@ import structlog
 from cxr_models.errors import ModelError
 from dicom_io.errors import DicomError, ObjectRefused
 from dicom_io.errors import Permanent as PermanentDicomError
-from dicom_io.part10 import StoreRequest, identify
+from dicom_io.part10 import identify
 from worker.db import analyses, arrivals, events, reports, studies
 from worker.db.arrivals import Arrival
 from worker.db.database import Database
@@ -34,7 +34,7 @@ from worker.steps.deliver import deliver
 from worker.steps.record import conclude
 from worker.steps.report import Maker, Pictures, build, keep, refuse, wanted, wanted_refusals
 from worker.steps.select import PATIENT_CONFLICT, of_one_patient
-from worker.steps.store import describe, store
+from worker.steps.store import IncomingObject, store
 from worker.values import (
     AnalysedStudy,
     DueDelivery,
@@ -69,33 +69,31 @@ class Parts:
         return self.settings.data_dir
 
 
-def receive(request: StoreRequest, parts: Parts) -> None:
-    """Take one object in. Returning means that it is durable on disk and committed in the database: 0x0000 may be answered.
+def receive(incoming: IncomingObject, parts: Parts) -> None:
+    """Take in an object that has arrived whole. Returning means that it is durable on disk and committed in the database.
 
     Raises
     ------
     dicom_io.errors.DicomError, DatabaseUnavailable, OSError
         It was not kept; `dicom_io.status.status_of` knows what the sender is told.
     """
-    identity = identify(request)
-    file = describe(request)
-    with parts.database.read() as connection:
-        known = arrivals.is_newest(connection, sop_instance_uid=identity.sop_instance_uid, sha256=file.sha256)
-    if known and (parts.data_dir / file.path).exists():
-        return
-    store(request, file, data_dir=parts.data_dir, receiver=parts.settings.dicom.ae_title)
-    with parts.database.write() as connection:
-        arrivals.add_arrival(
-            connection,
-            Arrival(
-                identity=identity,
-                file=file,
-                transfer_syntax=request.transfer_syntax,
-                calling_ae_title=request.calling_ae_title,
-                peer_address=request.peer_address,
-                at=parts.clock(),
-            ),
-        )
+    request, file = incoming.request, incoming.describe()
+    with incoming.open() as dataset:
+        identity = identify(request, dataset)
+    if (parts.data_dir / file.path).exists():
+        with parts.database.read() as connection:
+            if arrivals.is_newest(connection, sop_instance_uid=identity.sop_instance_uid, sha256=file.sha256):
+                return
+    store(incoming, file, data_dir=parts.data_dir)
+    arrival = Arrival(
+        identity=identity,
+        file=file,
+        transfer_syntax=request.transfer_syntax,
+        calling_ae_title=request.calling_ae_title,
+        peer_address=request.peer_address,
+        at=parts.clock(),
+    )
+    parts.database.write_with_others(partial(arrivals.add_arrival, arrival=arrival))
 
 
 def advance(parts: Parts) -> bool:

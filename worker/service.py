@@ -2,7 +2,7 @@
 
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from threading import Event
 
@@ -10,19 +10,17 @@ import structlog
 
 from cxr_models.errors import ModelError, UnknownDevice
 from dicom_io.listener import Listener, ListenerSettings, listen
-from dicom_io.part10 import StoreRequest
-from dicom_io.status import StoreStatus
 from worker.audit.presence import noted
-from worker.db import events
 from worker.db.database import Database, open_database
 from worker.db.migrate import current_revision, require_newest, upgrade
 from worker.errors import AnotherRunner, ConfigurationError, DatabaseUnavailable
 from worker.files import make_folder, remove_parts
 from worker.leader import leadership
-from worker.log import hide_words_of_errors, traceback_of, words_of
+from worker.log import hide_words_of_errors
 from worker.metrics import Metrics
 from worker.models import ModelHolder
-from worker.pipeline import Parts, receive
+from worker.pipeline import Parts
+from worker.reception import Reception
 from worker.schedule import Schedule
 from worker.settings import Settings
 from worker.standing import Standing
@@ -138,29 +136,6 @@ def receiver(parts: Parts, *, arrived: Callable[[], None]) -> Listener:
     """Start to accept associations and make what they bring durable."""
     dicom = parts.settings.dicom
 
-    def on_store(request: StoreRequest) -> None:
-        receive(request, parts)
-        arrived()
-
-    def on_refused(request: StoreRequest, status: StoreStatus, error: BaseException) -> None:
-        log.warning(
-            "object.refused",
-            calling_ae_title=request.calling_ae_title,
-            peer_address=request.peer_address,
-            status=f"0x{status:04X}",
-            error=type(error).__name__,
-            where=traceback_of(error),
-        )
-        detail = f"0x{status:04X} to {request.calling_ae_title} at {request.peer_address}: {words_of(error)}"
-        with suppress(DatabaseUnavailable), parts.database.write() as connection:
-            events.add(connection, "refused", at=parts.clock(), detail=detail[:500])
-
-    def on_rejected(calling_ae_title: str, peer_address: str) -> None:
-        log.warning("association.rejected", calling_ae_title=calling_ae_title, peer_address=peer_address)
-        detail = f"association of {calling_ae_title} at {peer_address}: AE title not allowed, or too many associations"
-        with suppress(DatabaseUnavailable), parts.database.write() as connection:
-            events.add(connection, "refused", at=parts.clock(), detail=detail)
-
     try:
         return listen(
             ListenerSettings(
@@ -170,9 +145,7 @@ def receiver(parts: Parts, *, arrived: Callable[[], None]) -> Listener:
                 calling_ae_titles=dicom.calling_ae_titles,
                 maximum_associations=dicom.maximum_associations,
             ),
-            on_store=on_store,
-            on_refused=on_refused,
-            on_rejected=on_rejected,
+            keeper=Reception(parts, arrived=arrived),
         )
     except OSError as error:
         raise ConfigurationError(

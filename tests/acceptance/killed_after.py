@@ -16,7 +16,7 @@ from worker.cli import main
 
 STEPS = {
     "store": "worker.pipeline:store",  # the file is durable, its row is not there
-    "receive": "worker.service:receive",  # committed, 0x0000 not answered
+    "receive": "worker.reception:receive",  # committed, 0x0000 not answered
     "complete": "worker.pipeline:complete_studies",
     "select": "worker.engine:select",
     "prepare": "worker.engine:prepare",

@@ -10,9 +10,9 @@ from shutil import which
 
 import torch
 
-from tests.benchmarks import inference, latency, outputs, send, stages, training
+from tests.benchmarks import inference, latency, outputs, receive, send, stages, training
 
-BENCHMARKS = ("stages", "outputs", "inference", "training", "latency", "send")
+BENCHMARKS = ("stages", "outputs", "inference", "training", "latency", "send", "receive")
 
 
 def main() -> int:
@@ -23,14 +23,14 @@ def main() -> int:
     unknown = sorted(set(names) - set(BENCHMARKS))
     if unknown:
         parser.error(f"there is no benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
-    if {"latency", "send"} & set(names) and not _orthanc_is_there():
-        print("The benchmarks latency and send need Orthanc and DCMTK: apt-get install orthanc dcmtk", file=sys.stderr)
+    if {"latency", "send", "receive"} & set(names) and not _orthanc_is_there():
+        print("The benchmarks latency, send and receive need Orthanc and DCMTK: apt-get install orthanc dcmtk", file=sys.stderr)
         return 1
     print(f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, torch {torch.__version__}")
     for module in (stages, outputs, inference, training):
         if module.__name__.rpartition(".")[2] in names:
             module.run()
-    for against_orthanc in (latency, send):
+    for against_orthanc in (latency, send, receive):
         if against_orthanc.__name__.rpartition(".")[2] in names:
             with tempfile.TemporaryDirectory(prefix="cxr-bench-") as folder:
                 against_orthanc.run(Path(folder))

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from dicom_io.eligibility import ReasonCode
 from dicom_io.kinds import SERIES, Kind
-from dicom_io.listener import PREFERRED_SYNTAXES
+from dicom_io.negotiation import PREFERRED_SYNTAXES
 from dicom_io.status import StoreStatus
 from worker.cli.app import app
 from worker.conformance import conformance_statement

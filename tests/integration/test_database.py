@@ -14,8 +14,7 @@ from sqlalchemy.exc import IntegrityError
 from dicom_io.errors import Retryable as DicomRetryable
 from tests.conftest import TestDatabase
 from tests.factories import make_dx, make_study, study_uid
-from tests.fakes import NOON, Site, make_site, request_for
-from worker import pipeline
+from tests.fakes import NOON, Site, make_site, request_for, take_in
 from worker.db import events, studies
 from worker.db.database import Database, insert_if_absent, open_database
 from worker.db.schema import events as events_table
@@ -122,7 +121,7 @@ def test_many_receivers_at_once_make_one_study_with_every_image(site: Site) -> N
 
     def arrive(number: int) -> None:
         together.wait()
-        pipeline.receive(request_for(images[number]), site.parts)
+        take_in(request_for(images[number]), site.parts)
 
     with ThreadPoolExecutor(len(images)) as pool:
         list(pool.map(arrive, range(len(images))))
@@ -137,7 +136,7 @@ def test_the_same_image_from_many_senders_at_once_is_one_row_and_one_file(site: 
 
     def arrive(_: int) -> None:
         together.wait()
-        pipeline.receive(request_for(ds), site.parts)
+        take_in(request_for(ds), site.parts)
 
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(arrive, range(6)))

@@ -5,7 +5,7 @@ import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -25,15 +25,18 @@ from pynetdicom.association import Association
 from pynetdicom.sop_class import DigitalXRayImageStorageForPresentation, Verification
 
 from dicom_io.errors import DicomError
-from dicom_io.listener import PREFERRED_SYNTAXES, Listener, ListenerSettings, listen, preferred_order
+from dicom_io.keeper import Caller, StoreAnswer
+from dicom_io.listener import Listener, ListenerSettings, listen
+from dicom_io.negotiation import PREFERRED_SYNTAXES, preferred_order
 from dicom_io.part10 import StoreRequest, file_header
 from dicom_io.sender import echo
 from dicom_io.status import StoreStatus
 from dicom_io.values import Peer
+from dicom_io.wire import Patience
 from dicom_io.wrap import Encoding
 from tests.conftest import TestDatabase
 from tests.factories import dicom_folder, make_dx, study_uid, write
-from tests.fakes import encoded, make_site
+from tests.fakes import SentRequest, encoded, make_site
 from tests.requirements import need
 from tests.servers import wait_for
 from worker import files
@@ -46,29 +49,62 @@ SETTINGS = ListenerSettings(ae_title="CXRWORKER", host="127.0.0.1", port=0)
 
 
 class Inbox:
-    """Keeps what was stored and what was refused."""
+    """Keeps what was stored and what was refused: a `dicom_io.keeper.Keeper`."""
 
     def __init__(self) -> None:
-        self.stored: list[StoreRequest] = []
-        self.refused: list[tuple[StoreStatus, BaseException]] = []
-        self.rejected: list[tuple[str, str]] = []
+        self.stored: list[SentRequest] = []
+        self.refused: list[tuple[StoreStatus, BaseException | None]] = []
+        self.rejected_callers: list[tuple[str, str, str]] = []
+        self.abandoned = 0
+        self.open_associations = 0
         self.fails_with: BaseException | None = None
+        self.fails_at = "finish"
 
-    def on_store(self, request: StoreRequest) -> None:
-        if self.fails_with is not None:
+    def fail(self, at: str) -> None:
+        if self.fails_with is not None and self.fails_at == at:
             raise self.fails_with
-        self.stored.append(request)
 
-    def on_rejected(self, calling_ae_title: str, peer_address: str) -> None:
-        self.rejected.append((calling_ae_title, peer_address))
+    def open(self, request: StoreRequest) -> "Letter":
+        self.fail("open")
+        return Letter(request, self)
 
-    def on_refused(self, _request: StoreRequest, status: StoreStatus, error: BaseException) -> None:
-        self.refused.append((status, error))
+    def answered(self, _request: StoreRequest, answer: StoreAnswer) -> None:
+        if answer.status != StoreStatus.SUCCESS:
+            self.refused.append((answer.status, answer.error))
+
+    def accepted(self, _caller: Caller) -> None:
+        self.open_associations += 1
+
+    def closed(self, _caller: Caller) -> None:
+        self.open_associations -= 1
+
+    def rejected(self, caller: Caller, reason: str, _words: str) -> None:
+        self.rejected_callers.append((caller.calling_ae_title, caller.peer_address, reason))
+
+
+class Letter:
+    """One object on its way to an inbox."""
+
+    def __init__(self, request: StoreRequest, inbox: Inbox) -> None:
+        self._request = request
+        self._inbox = inbox
+        self._fragments: list[bytes] = []
+
+    def write(self, fragment: memoryview) -> None:
+        self._inbox.fail("write")
+        self._fragments.append(bytes(fragment))
+
+    def finish(self) -> None:
+        self._inbox.fail("finish")
+        self._inbox.stored.append(SentRequest(**asdict(self._request), dataset=b"".join(self._fragments)))
+
+    def abandon(self) -> None:
+        self._inbox.abandoned += 1
 
 
 @contextmanager
-def listening(inbox: Inbox, settings: ListenerSettings = SETTINGS) -> Iterator[Listener]:
-    with listen(settings, on_store=inbox.on_store, on_refused=inbox.on_refused, on_rejected=inbox.on_rejected) as listener:
+def listening(inbox: Inbox, settings: ListenerSettings = SETTINGS, **options: Any) -> Iterator[Listener]:
+    with listen(settings, keeper=inbox, **options) as listener:
         yield listener
 
 
@@ -159,8 +195,8 @@ def test_a_calling_title_that_is_not_listed_is_rejected_and_one_that_is_is_not()
     with listening(inbox, settings) as listener:
         with associated(listener.port, calling="STRANGER") as assoc:
             assert assoc.is_rejected
-        wait_for(lambda: inbox.rejected, "the word of the rejection")
-        assert inbox.rejected == [("STRANGER", "127.0.0.1")]
+        wait_for(lambda: inbox.rejected_callers, "the word of the rejection")
+        assert inbox.rejected_callers == [("STRANGER", "127.0.0.1", "calling_ae")]
         with associated(listener.port, calling="XRAY1") as assoc:
             assert assoc.is_established
 
@@ -213,7 +249,7 @@ def test_an_error_becomes_its_status_and_the_association_lives_on(error: BaseExc
 
 def test_a_port_in_use_is_an_os_error_at_once() -> None:
     with listening(Inbox()) as listener, pytest.raises(OSError, match="in use"):
-        listen(replace(SETTINGS, port=listener.port), on_store=Inbox().on_store, on_refused=Inbox().on_refused)
+        listen(replace(SETTINGS, port=listener.port), keeper=Inbox())
 
 
 def test_a_closed_listener_takes_no_association() -> None:
@@ -225,7 +261,7 @@ def test_a_closed_listener_takes_no_association() -> None:
 
 def test_an_open_association_may_finish_while_the_listener_closes() -> None:
     inbox = Inbox()
-    listener = listen(SETTINGS, on_store=inbox.on_store, on_refused=inbox.on_refused)
+    listener = listen(SETTINGS, keeper=inbox)
     with associated(listener.port) as assoc:
         assert assoc.send_c_store(make_dx()).Status == 0x0000
         assoc.release()
@@ -321,7 +357,7 @@ def test_a_port_in_use_is_a_configuration_error_that_names_the_key(test_database
             receiver(taken, arrived=lambda: None)
 
 
-def _as_file(request: StoreRequest) -> Any:
+def _as_file(request: SentRequest) -> Any:
     return BytesIO(file_header(request, receiver="CXRWORKER") + request.dataset)
 
 
@@ -333,11 +369,9 @@ def test_verification_is_offered_beside_storage() -> None:
         assert assoc.send_c_echo().Status == 0x0000
 
 
-def test_a_sender_that_stops_in_the_middle_of_a_pdu_gives_its_place_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dicom_io.listener.STALL_SECONDS", 0.3)
-    settings = ListenerSettings(ae_title="CXRWORKER", host="127.0.0.1", port=0, maximum_associations=1)
+def test_a_sender_that_stops_in_the_middle_of_a_pdu_gives_its_place_back() -> None:
     with (
-        listen(settings, on_store=lambda _request: None, on_refused=lambda *_: None) as listener,
+        listening(Inbox(), replace(SETTINGS, maximum_associations=1, patience=Patience(stall_seconds=0.3))) as listener,
         socket.create_connection(("127.0.0.1", listener.port)) as stalled,
     ):
         stalled.sendall(b"\x01\x00\x00\x00\x10\x00" + bytes(100))  # an A-ASSOCIATE-RQ of 4096 bytes, 100 of them sent

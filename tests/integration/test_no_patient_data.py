@@ -15,16 +15,16 @@ from pydicom.uid import ExplicitVRLittleEndian
 from sqlalchemy import select
 
 from dicom_io.errors import InvalidReport
-from dicom_io.part10 import StoreRequest
 from dicom_io.quiet import quietly
 from dicom_io.wrap import Exposure, Patient
 from tests.factories import TAKEN_AT, make_dx, radiograph, study_uid
 from tests.fakes import FakePacs, Site, encoded, free_port, make_site
 from tests.raw_sender import RawObject, send_raw
-from worker import log, pipeline, service
+from worker import log, pipeline, reception, service
 from worker.db import schema
 from worker.db.database import Database
 from worker.settings import DicomSettings
+from worker.steps.store import IncomingObject
 
 PATIENT = Patient(name="TEST^QUINZELLA", patient_id="TEST-77310452", birth_date="19530917", sex="F")
 OTHER = replace(PATIENT, patient_id="TEST-77310453")
@@ -121,13 +121,12 @@ def test_an_error_nobody_foresaw_is_told_by_its_name_and_place(
 ) -> None:
     log.configure(json_lines=style == "json")
 
-    def fail(_request: StoreRequest, _parts: pipeline.Parts) -> None:
+    def fail(_incoming: IncomingObject, _parts: pipeline.Parts) -> None:
         raise ValueError(f"invalid value '{PATIENT.name}' for {study_uid('good')}")
 
     with receiving(site) as port:
         assert send_raw(port, [raw("good", film("good"))]) == {"good": 0}
-        for name in ("receive", "arrive"):
-            monkeypatch.setattr(service, name, fail, raising=False)
+        monkeypatch.setattr(reception, "receive", fail)
         assert send_raw(port, [raw("good", film("better"))]) == {"good": 0x0110}
     text = told(site, capfd)
     assert "ValueError" in text

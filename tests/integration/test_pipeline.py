@@ -16,7 +16,7 @@ from dicom_io.errors import InvalidReport
 from dicom_io.status import StoreStatus, status_of
 from tests.conftest import TestDatabase
 from tests.factories import PATIENT, make_dx, make_study, radiograph, study_uid
-from tests.fakes import FakePacs, Site, encoded, free_port, make_site, model_identity, request_for
+from tests.fakes import FakePacs, Site, encoded, free_port, make_site, model_identity, request_for, take_in
 from worker import files, pipeline
 from worker.db import analyses, reports, studies
 from worker.db.database import Database
@@ -57,7 +57,7 @@ def _without(ds: Dataset, keyword: str) -> Dataset:
 
 def test_a_received_object_is_a_file_with_the_very_bytes_and_who_sent_it(site: Site) -> None:
     ds = make_dx()
-    pipeline.receive(request_for(ds, calling_ae_title="XRAY-ROOM-2"), site.parts)
+    take_in(request_for(ds, calling_ae_title="XRAY-ROOM-2"), site.parts)
     (path,) = site.received_files()
     assert path.read_bytes().endswith(encoded(ds))
     meta = pydicom.dcmread(path).file_meta
@@ -111,7 +111,7 @@ def test_an_object_without_a_uid_is_refused_as_a_mismatch_and_not_kept(site: Sit
     ds = make_dx()
     request = request_for(ds, dataset=encoded(_without(ds, keyword)))
     with pytest.raises(Exception, match=f"{keyword} is missing") as caught:
-        pipeline.receive(request, site.parts)
+        take_in(request, site.parts)
     assert status_of(caught.value) == 0xA900
     assert site.received_files() == []
 
@@ -120,7 +120,7 @@ def test_an_object_without_a_uid_is_refused_as_a_mismatch_and_not_kept(site: Sit
 def test_an_object_that_contradicts_its_request_is_refused_as_a_mismatch(site: Site, field: str) -> None:
     request = replace(request_for(make_dx()), **{field: "1.2.3.4"})
     with pytest.raises(Exception, match="differs from the Affected SOP") as caught:
-        pipeline.receive(request, site.parts)
+        take_in(request, site.parts)
     assert status_of(caught.value) == 0xA900
     assert site.received_files() == []
 
@@ -128,7 +128,7 @@ def test_an_object_that_contradicts_its_request_is_refused_as_a_mismatch(site: S
 def test_nonsense_is_refused_as_not_understood(site: Site) -> None:
     request = request_for(make_dx(), dataset=b"\x08\x00\x16\x00ZZ" + bytes(range(256)) * 4)
     with pytest.raises(Exception, match="cannot be") as caught:
-        pipeline.receive(request, site.parts)
+        take_in(request, site.parts)
     assert status_of(caught.value) == 0xC000
 
 
@@ -166,11 +166,11 @@ def test_a_database_that_is_away_is_out_of_resources_and_the_object_is_taken_lat
 def test_an_object_whose_row_failed_after_its_file_was_written_is_entered_when_sent_again(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def away() -> NoReturn:
+    def away(_change: object) -> NoReturn:
         raise DatabaseUnavailable
 
     with monkeypatch.context() as broken:
-        broken.setattr(site.database, "write", away)
+        broken.setattr(site.database, "write_with_others", away)
         with pytest.raises(DatabaseUnavailable):
             site.receive(make_dx())
     assert len(site.received_files()) == 1

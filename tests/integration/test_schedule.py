@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from tests.conftest import TestDatabase
 from tests.factories import make_dx, make_study, study_uid
-from tests.fakes import FakeEngine, FakePacs, model_identity, request_for
+from tests.fakes import FakeEngine, FakePacs, model_identity, request_for, take_in
 from tests.servers import wait_for
 from worker import pipeline, schedule
 from worker.db import listing
@@ -36,7 +36,7 @@ class Running:
 
     def receive(self, name: str = "study") -> None:
         for ds in make_study(name, views=("PA",)):
-            pipeline.receive(request_for(ds), self.parts)
+            take_in(request_for(ds), self.parts)
         self.schedule.wake()
 
     def state(self, name: str = "study") -> str:
@@ -90,7 +90,7 @@ def test_a_study_is_complete_when_its_quiet_time_ends_without_anybody_waking_it(
 
 def test_the_interval_finds_what_nobody_woke(test_database: TestDatabase, tmp_path: Path) -> None:
     with running(test_database, tmp_path, schedule={"interval_seconds": 0.05}) as worker:
-        pipeline.receive(request_for(make_dx()), worker.parts)
+        take_in(request_for(make_dx()), worker.parts)
         wait_for(lambda: worker.state() == "reported", "the interval")
 
 
@@ -184,7 +184,7 @@ def test_a_step_that_fails_is_tried_again(test_database: TestDatabase, tmp_path:
 
     monkeypatch.setattr(schedule.pipeline, "advance", sometimes)
     with capture_logs() as said, running(test_database, tmp_path, schedule={"interval_seconds": 0.02}) as worker:
-        pipeline.receive(request_for(make_dx()), worker.parts)
+        take_in(request_for(make_dx()), worker.parts)
         wait_for(lambda: worker.state() == "reported", "the report")
     assert {line["error"] for line in said if line["event"] == "step.failed"} == {"ZeroDivisionError", "OSError"}
 

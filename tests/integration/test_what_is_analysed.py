@@ -19,7 +19,7 @@ from dicom_io.errors import DicomError
 from dicom_io.header import read_header
 from dicom_io.pixels import Correction, read_image
 from tests.factories import data_folder, dicom_folder, make_dx, radiograph, write
-from tests.fakes import make_site, request_for, stored_instance
+from tests.fakes import make_site, request_for, stored_instance, take_in
 from worker import pipeline
 from worker.db import analyses
 from worker.db.database import Database
@@ -241,7 +241,7 @@ def test_what_was_corrected_is_recorded_and_what_reports_show_is_what_was_analys
     site = make_site(database, tmp_path / "var")
     parts = replace(site.parts, engine=lambda: engine)
     ds = _silent(make_dx(np.ascontiguousarray(255 - np.rot90(film, 2))), "PatientOrientation")
-    pipeline.receive(request_for(ds), parts)
+    take_in(request_for(ds), parts)
     site.clock.go_on(seconds=60)
     pipeline.complete_studies(parts)
     pipeline.analyse_studies(parts)

@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 from functools import cache
+from io import BytesIO
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -13,11 +14,12 @@ from pydicom.uid import (
     JPEGBaseline8Bit,
 )
 
+from dicom_io import part10
 from dicom_io.errors import DicomError
-from dicom_io.part10 import Identity, identify
+from dicom_io.part10 import Identity
 from dicom_io.values import TransferSyntaxUID
 from tests.factories import make_dx
-from tests.fakes import encoded, request_for
+from tests.fakes import SentRequest, encoded, request_for
 
 QUICKLY = timedelta(seconds=2)
 SYNTAXES = st.sampled_from(
@@ -38,6 +40,10 @@ ITEM = b"\x08\x00\x40\x11SQ\x00\x00\xff\xff\xff\xff\xfe\xff\x00\xe0\xff\xff\xff\
 @cache
 def _whole() -> bytes:
     return encoded(make_dx())[:2000]
+
+
+def identify(request: SentRequest) -> Identity:
+    return part10.identify(request, BytesIO(request.dataset))
 
 
 def _identified_or_refused(data: bytes, syntax: str) -> None:

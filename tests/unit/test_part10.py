@@ -16,11 +16,12 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
+from dicom_io import part10
 from dicom_io.errors import InvalidObject, NotDicom
-from dicom_io.part10 import StoreRequest, file_header, identify
+from dicom_io.part10 import Identity, file_header
 from dicom_io.values import TransferSyntaxUID
 from tests.factories import PATIENT, make_dx, study_uid
-from tests.fakes import request_for
+from tests.fakes import SentRequest, request_for
 
 pytestmark = pytest.mark.filterwarnings("ignore:Invalid value for VR", "ignore:The value length")
 """pydicom's, while a test writes what it should not."""
@@ -37,7 +38,11 @@ def _encoded(ds: Dataset, syntax: str) -> bytes:
     return buffer.getvalue()
 
 
-def _request(ds: Dataset, syntax: str = ExplicitVRLittleEndian) -> StoreRequest:
+def identify(request: SentRequest) -> Identity:
+    return part10.identify(request, BytesIO(request.dataset))
+
+
+def _request(ds: Dataset, syntax: str = ExplicitVRLittleEndian) -> SentRequest:
     return request_for(ds, dataset=_encoded(ds, syntax), transfer_syntax=TransferSyntaxUID(syntax))
 
 

@@ -1,6 +1,6 @@
 """Connections: one engine, reads and writes told apart, and the two dialects made to behave alike."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, InternalError, NoSuchModuleError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from worker.db.committer import Committer
 from worker.errors import ConfigurationError, DatabaseUnavailable
 
 _BUSY_SECONDS = 30
@@ -22,6 +23,7 @@ class Database:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+        self._committer = Committer(self.write)
 
     @property
     def dialect(self) -> str:
@@ -53,6 +55,16 @@ class Database:
         """
         with _translated(), self.engine.connect().execution_options(cxr_write=True) as connection, connection.begin():
             yield connection
+
+    def write_with_others(self, change: Callable[[Connection], None]) -> None:
+        """Change as in `write`, in one transaction with what other threads ask for meanwhile: they share one sync of the disk.
+
+        Raises
+        ------
+        DatabaseUnavailable
+            As of `write`.
+        """
+        self._committer.commit(change)
 
     @contextmanager
     def hold(self) -> Iterator[Connection]:

@@ -2,26 +2,61 @@
 
 import hashlib
 from pathlib import Path
+from typing import BinaryIO
 
 from dicom_io.part10 import StoreRequest, file_header
-from worker.files import write_durably
+from worker.files import PartFile
 from worker.values import StoredFile
 
 FOLDER = Path("received")
 
 
-def describe(request: StoreRequest) -> StoredFile:
-    """Where an object belongs on disk. The same data set has the same place, whoever sends it and however often."""
-    sha256 = hashlib.sha256(request.dataset).hexdigest()
-    return StoredFile(path=FOLDER / sha256[:2] / f"{sha256}.dcm", sha256=sha256, size=len(request.dataset))
+class IncomingObject:
+    """An object on its way to disk: our file meta, then the data set exactly as it comes, its checksum along the way."""
+
+    def __init__(self, request: StoreRequest, *, data_dir: Path, receiver: str) -> None:
+        self.request = request
+        self._size = 0
+        self._checksum = hashlib.sha256()
+        header = file_header(request, receiver=receiver)
+        self._begin = len(header)
+        self._part = PartFile(data_dir / FOLDER)
+        try:
+            self._part.write(header)
+        except OSError:
+            self.discard()
+            raise
+
+    def write(self, fragment: bytes | memoryview) -> None:
+        """Take the next bytes of the data set."""
+        self._checksum.update(fragment)
+        self._part.write(fragment)
+        self._size += len(fragment)
+
+    def open(self) -> BinaryIO:
+        """The data set as far as it came, to be read from its first byte."""
+        return self._part.open(self._begin)
+
+    def describe(self) -> StoredFile:
+        """Where it belongs on disk. The same data set has the same place, whoever sends it and however often."""
+        sha256 = self._checksum.hexdigest()
+        return StoredFile(path=FOLDER / sha256[:2] / f"{sha256}.dcm", sha256=sha256, size=self._size)
+
+    def keep_as(self, path: Path) -> None:
+        """Make it durable under its name."""
+        self._part.keep_as(path)
+
+    def discard(self) -> None:
+        """Leave nothing of it, unless it was kept."""
+        self._part.discard()
 
 
-def store(request: StoreRequest, file: StoredFile, *, data_dir: Path, receiver: str) -> None:
-    """Write an object as a PS3.10 file: our file meta, then the data set exactly as received.
+def store(incoming: IncomingObject, file: StoredFile, *, data_dir: Path) -> None:
+    """Make an object that has arrived whole durable.
 
     Raises
     ------
     OSError
         It could not be made durable; the sender must be told 0xA700.
     """
-    write_durably(data_dir / file.path, (file_header(request, receiver=receiver), request.dataset))
+    incoming.keep_as(data_dir / file.path)

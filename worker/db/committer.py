@@ -1,0 +1,58 @@
+"""Changes of several threads in one transaction: making it durable is what costs, and it costs once for all of them."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from threading import Lock
+
+from sqlalchemy import Connection
+
+from worker.errors import DatabaseUnavailable
+
+Change = Callable[[Connection], None]
+
+
+class _Ticket:
+    """A change that waits, and what became of it."""
+
+    def __init__(self, change: Change) -> None:
+        self.change = change
+        self.is_done = False
+        self.error: Exception | None = None
+
+
+class Committer:
+    """Whoever comes while a transaction is being committed waits, and the first of them commits for all."""
+
+    def __init__(self, write: Callable[[], AbstractContextManager[Connection]]) -> None:
+        self._write = write
+        self._waiting: list[_Ticket] = []
+        self._guard = Lock()
+        self._turn = Lock()
+
+    def commit(self, change: Change) -> None:
+        """Make a change; returning means that it is committed. What it raises itself concerns no other thread's change."""
+        ticket = _Ticket(change)
+        with self._guard:
+            self._waiting.append(ticket)
+        with self._turn:
+            if not ticket.is_done:
+                with self._guard:
+                    tickets, self._waiting = self._waiting, []
+                self._commit(tickets)
+        if ticket.error is not None:
+            raise ticket.error
+
+    def _commit(self, tickets: list[_Ticket]) -> None:
+        try:
+            with self._write() as connection:
+                for ticket in tickets:
+                    ticket.change(connection)
+        except Exception as error:  # noqa: BLE001  the boundary between the threads: each gets its own
+            if len(tickets) > 1 and not isinstance(error, DatabaseUnavailable):
+                for ticket in tickets:
+                    self._commit([ticket])
+                return
+            for ticket in tickets:
+                ticket.error = error
+        for ticket in tickets:
+            ticket.is_done = True

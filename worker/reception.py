@@ -1,0 +1,90 @@
+"""What the listener hands over: objects on their way to disk and database, and word of what was refused."""
+
+from collections.abc import Callable
+from contextlib import suppress
+
+import structlog
+
+from dicom_io.keeper import Caller, StoreAnswer
+from dicom_io.part10 import StoreRequest
+from worker.db import events
+from worker.errors import DatabaseUnavailable
+from worker.log import traceback_of, words_of
+from worker.pipeline import Parts, receive
+from worker.steps.store import IncomingObject
+
+log = structlog.get_logger()
+
+
+class Reception:
+    """The worker's `dicom_io.keeper.Keeper`."""
+
+    def __init__(self, parts: Parts, *, arrived: Callable[[], None]) -> None:
+        self._parts = parts
+        self._arrived = arrived
+
+    def open(self, request: StoreRequest) -> "Taking":
+        """See `dicom_io.keeper.Keeper`."""
+        return Taking(request, self._parts, arrived=self._arrived)
+
+    def answered(self, request: StoreRequest, answer: StoreAnswer) -> None:
+        """See `dicom_io.keeper.Keeper`."""
+        size = answer.size if answer.error is None else 0
+        self._parts.metrics.stored(request.calling_ae_title, answer.seconds, answer.status, size=size)
+        if answer.error is None:
+            return
+        log.warning(
+            "object.refused",
+            calling_ae_title=request.calling_ae_title,
+            peer_address=request.peer_address,
+            status=f"0x{answer.status:04X}",
+            error=type(answer.error).__name__,
+            where=traceback_of(answer.error),
+        )
+        detail = f"0x{answer.status:04X} to {request.calling_ae_title} at {request.peer_address}: {words_of(answer.error)}"
+        self._note(detail, ae_title=request.calling_ae_title, address=request.peer_address)
+
+    def accepted(self, caller: Caller) -> None:
+        """See `dicom_io.keeper.Keeper`."""
+        self._parts.metrics.accepted(caller.calling_ae_title)
+
+    def closed(self, caller: Caller) -> None:  # noqa: ARG002  part of the contract
+        """See `dicom_io.keeper.Keeper`."""
+        self._parts.metrics.closed()
+
+    def rejected(self, caller: Caller, reason: str, words: str) -> None:
+        """See `dicom_io.keeper.Keeper`."""
+        self._parts.metrics.rejected(caller.calling_ae_title, reason)
+        log.warning(
+            "association.rejected",
+            calling_ae_title=caller.calling_ae_title,
+            peer_address=caller.peer_address,
+            reason_code=reason,
+        )
+        detail = f"association of {caller.calling_ae_title or 'somebody'} at {caller.peer_address}: {words}"
+        self._note(detail, ae_title=caller.calling_ae_title, address=caller.peer_address)
+
+    def _note(self, detail: str, *, ae_title: str, address: str) -> None:
+        facts = {"ae_title": ae_title, "address": address}
+        event = events.Event(kind=events.REFUSED, at=self._parts.clock(), detail=detail[:500], facts=facts)
+        with suppress(DatabaseUnavailable), self._parts.database.write() as connection:
+            events.record(connection, event)
+
+
+class Taking:
+    """One object on its way in: a `dicom_io.keeper.Sink`."""
+
+    def __init__(self, request: StoreRequest, parts: Parts, *, arrived: Callable[[], None]) -> None:
+        self._parts = parts
+        self._arrived = arrived
+        self._incoming = IncomingObject(request, data_dir=parts.data_dir, receiver=parts.settings.dicom.ae_title)
+        self.write = self._incoming.write
+        self.abandon = self._incoming.discard
+
+    def finish(self) -> None:
+        """See `dicom_io.keeper.Sink`."""
+        try:
+            receive(self._incoming, self._parts)
+        finally:
+            self._incoming.discard()
+        self._arrived()
