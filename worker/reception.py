@@ -1,6 +1,6 @@
 """What the listener hands over: objects on their way to disk and database, and word of what was refused."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 import structlog
@@ -42,7 +42,8 @@ class Reception:
             where=traceback_of(answer.error),
         )
         detail = f"0x{answer.status:04X} to {request.calling_ae_title} at {request.peer_address}: {words_of(answer.error)}"
-        self._note(detail, ae_title=request.calling_ae_title, address=request.peer_address)
+        sender = {"ae_title": request.calling_ae_title, "address": request.peer_address}
+        self._note(detail, {**sender, "status": f"0x{answer.status:04X}"})
 
     def accepted(self, caller: Caller) -> None:
         """See `dicom_io.keeper.Keeper`."""
@@ -62,10 +63,9 @@ class Reception:
             reason_code=reason,
         )
         detail = f"association of {caller.calling_ae_title or 'somebody'} at {caller.peer_address}: {words}"
-        self._note(detail, ae_title=caller.calling_ae_title, address=caller.peer_address)
+        self._note(detail, {"ae_title": caller.calling_ae_title, "address": caller.peer_address})
 
-    def _note(self, detail: str, *, ae_title: str, address: str) -> None:
-        facts = {"ae_title": ae_title, "address": address}
+    def _note(self, detail: str, facts: Mapping[str, str]) -> None:
         event = events.Event(kind=events.REFUSED, at=self._parts.clock(), detail=detail[:500], facts=facts)
         with suppress(DatabaseUnavailable), self._parts.database.write() as connection:
             events.record(connection, event)

@@ -5,20 +5,25 @@ import os
 import pwd
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pynetdicom import AE, build_context
+from pynetdicom.sop_class import Verification
 from sqlalchemy import delete, update
 
 import worker
 from tests.conftest import Run
 from tests.factories import make_dx, study_uid
 from tests.fakes import FakePacs, Site, make_site
+from tests.servers import wait_for
+from worker import service
 from worker.db import events, schema
 from worker.db.database import Database
 from worker.db.events import Chosen, Event
-from worker.settings import Destination
+from worker.settings import Destination, DicomSettings
 
 PERSON = pwd.getpwuid(os.getuid()).pw_name
 
@@ -105,6 +110,17 @@ def test_a_report_that_is_given_up_tells_where_it_did_not_get(make: Callable[...
     assert given_up.detail == "sr to pacs: C-STORE was answered 0xC123."
     assert given_up.facts["destination"] == "pacs"
     assert not recorded(site.database, kind="sent")
+
+
+def test_who_was_refused_is_in_the_record(make: Callable[..., Site]) -> None:
+    site = make()
+    settings = site.parts.settings.model_copy(update={"dicom": DicomSettings(port=0, calling_ae_titles=("MODALITY",))})
+    with service.receiver(replace(site.parts, settings=settings), arrived=lambda: None) as listener:
+        contexts = [build_context(Verification)]
+        assert not AE("STRANGER").associate("127.0.0.1", listener.port, contexts=contexts).is_established
+        wait_for(lambda: recorded(site.database), "the refusal is noted")
+    (event,) = recorded(site.database, kind=events.REFUSED)
+    assert event.facts == {"ae_title": "STRANGER", "address": "127.0.0.1"}
 
 
 def test_whoever_asks_for_something_is_in_the_record(make: Callable[..., Site], cxr_worker: Run) -> None:

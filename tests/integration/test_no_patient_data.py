@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import structlog
+from prometheus_client import generate_latest
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 from sqlalchemy import select
@@ -24,6 +25,7 @@ from worker import log, pipeline, reception, service
 from worker.db import schema
 from worker.db.database import Database
 from worker.settings import DicomSettings
+from worker.standing import Standing
 from worker.steps.store import IncomingObject
 
 PATIENT = Patient(name="TEST^QUINZELLA", patient_id="TEST-77310452", birth_date="19530917", sex="F")
@@ -69,16 +71,19 @@ def site(database: Database, tmp_path: Path, pacs: FakePacs) -> Site:
     made = make_site(database, tmp_path / "var", destinations=destinations)
     settings = made.parts.settings.model_copy(update={"dicom": DicomSettings(port=0)})
     made.parts = replace(made.parts, settings=settings)
+    made.parts.metrics.registry.register(Standing(settings, database, made.clock))
     return made
 
 
 def told(site: Site, capfd: pytest.CaptureFixture[str]) -> str:
-    """Every log line, and everything else that this process said, and every event's words."""
+    """Every log line, and everything else that this process said, every event's words, and every figure."""
     captured = capfd.readouterr()
     with site.database.read() as connection:
         details = connection.execute(select(schema.events.c.kind, schema.events.c.detail)).all()
     assert details
-    return captured.out + captured.err + "\n".join(f"{kind} {detail}" for kind, detail in details)
+    figures = generate_latest(site.parts.metrics.registry).decode()
+    assert "cxr_studies" in figures
+    return captured.out + captured.err + figures + "\n".join(f"{kind} {detail}" for kind, detail in details)
 
 
 def assert_nobody_is_named(text: str) -> None:
