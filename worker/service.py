@@ -1,8 +1,10 @@
 """Processes: the receiver, the runner, or both, until a signal ends them."""
 
 import signal
+import ssl
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from threading import Event
 
@@ -24,6 +26,7 @@ from worker.reception import Reception
 from worker.schedule import Schedule
 from worker.settings import Settings
 from worker.standing import Standing
+from worker.tls import server_context
 from worker.web.server import figures, page
 
 log = structlog.get_logger()
@@ -94,6 +97,10 @@ def serve(settings: Settings, *, receiving: bool = False, running: bool = False,
         if receiving:
             removed = remove_parts(settings.data_dir, written_before=utc_now() - _ABANDONED_AFTER)
             log.info("leftovers.removed", count=removed)
+            secure = tls_receiver(parts, arrived=wake)
+            if secure is not None:
+                stack.enter_context(secure)
+                log.info("tls.ready", ae_title=settings.dicom.ae_title, port=secure.port)
             listener = stack.enter_context(receiver(parts, arrived=wake))
             log.info("ready", ae_title=settings.dicom.ae_title, host=settings.dicom.host, port=listener.port)
         if running:
@@ -132,7 +139,17 @@ class Waker:
             schedule.wake()
 
 
-def receiver(parts: Parts, *, arrived: Callable[[], None]) -> Listener:
+def tls_receiver(parts: Parts, *, arrived: Callable[[], None]) -> Listener | None:
+    """The same over TLS, on a port of its own, where one is configured."""
+    tls, context = parts.settings.dicom.tls, server_context(parts.settings)
+    if tls is None or context is None:
+        return None
+    dicom = parts.settings.dicom.model_copy(update={"host": tls.host, "port": tls.port})
+    there = replace(parts, settings=parts.settings.model_copy(update={"dicom": dicom}))
+    return receiver(there, arrived=arrived, tls=context)
+
+
+def receiver(parts: Parts, *, arrived: Callable[[], None], tls: ssl.SSLContext | None = None) -> Listener:
     """Start to accept associations and make what they bring durable."""
     dicom = parts.settings.dicom
 
@@ -146,10 +163,12 @@ def receiver(parts: Parts, *, arrived: Callable[[], None]) -> Listener:
                 maximum_associations=dicom.maximum_associations,
             ),
             keeper=Reception(parts, arrived=arrived),
+            tls=tls,
         )
     except OSError as error:
         raise ConfigurationError(
-            f"dicom.port: cannot listen on {dicom.host}:{dicom.port}: {error.strerror}. Is another worker running?"
+            f"dicom{'.tls' if tls else ''}.port: cannot listen on {dicom.host}:{dicom.port}: {error.strerror}."
+            " Is another worker running?"
         ) from error
 
 
