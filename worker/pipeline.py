@@ -8,7 +8,7 @@ mended by asking again, and every step after store may run twice with the same r
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -22,6 +22,7 @@ from dicom_io.part10 import identify
 from worker.db import analyses, arrivals, events, reports, studies
 from worker.db.arrivals import Arrival
 from worker.db.database import Database
+from worker.db.studies import StudyProgress
 from worker.engine import Engine
 from worker.errors import DatabaseUnavailable
 from worker.findings import told_as
@@ -29,7 +30,7 @@ from worker.log import traceback_of
 from worker.metrics import Metrics
 from worker.retry import MAX_ATTEMPTS, next_attempt
 from worker.settings import Destination, Settings
-from worker.steps.complete import is_complete
+from worker.steps.complete import is_complete, quiet_needed
 from worker.steps.deliver import deliver
 from worker.steps.record import conclude
 from worker.steps.report import Maker, Pictures, build, keep, refuse, wanted, wanted_refusals
@@ -106,10 +107,9 @@ def advance(parts: Parts) -> bool:
 
 
 def complete_studies(parts: Parts) -> int:
-    """Call studies complete that were quiet for long enough."""
-    now, quiet = parts.clock(), timedelta(seconds=parts.settings.study.quiet_seconds)
-    with parts.database.read() as connection:
-        due = [study for study in studies.arriving(connection) if is_complete(study, now=now, quiet=quiet)]
+    """Call studies complete that were quiet for long enough, by what is known of them."""
+    now = parts.clock()
+    due = [study for study in _arriving(parts) if is_complete(study, parts.settings.study, now=now)]
     completed = 0
     for study in due:
         with parts.database.write() as connection:
@@ -117,6 +117,16 @@ def complete_studies(parts: Parts) -> int:
                 completed += 1
                 log.info("study.complete", study_id=study.id)
     return completed
+
+
+def next_completion(parts: Parts) -> datetime | None:
+    """When the next study will be complete, if no image comes and nothing more is said of it."""
+    return min((study.last_received_at + quiet_needed(study, parts.settings.study) for study in _arriving(parts)), default=None)
+
+
+def _arriving(parts: Parts) -> list[StudyProgress]:
+    with parts.database.read() as connection:
+        return studies.arriving(connection, with_senders=bool(parts.settings.study.senders))
 
 
 def analyse_studies(parts: Parts) -> int:

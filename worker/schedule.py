@@ -14,13 +14,14 @@ from apscheduler.triggers.cron import CronTrigger
 from worker import pipeline
 from worker.audit.job import tell_auditor
 from worker.commitment import request_commitment, resume_deliveries
-from worker.db import analyses, reports, studies
+from worker.db import analyses, evidence, reports
 from worker.keeping.orphans import Fate, mend
 from worker.keeping.retention import retain
 from worker.log import traceback_of
 from worker.models import active_identity
 from worker.pipeline import Parts
-from worker.settings import Destination
+from worker.questions import ask_about_studies, next_question
+from worker.settings import Destination, SenderSettings
 
 log = structlog.get_logger()
 
@@ -28,6 +29,7 @@ STUDIES = "studies"
 NIGHTLY = "nightly"
 MEND = "mend"
 RETAIN = "retain"
+_EVIDENCE_KEPT = timedelta(days=30)
 AUDIT = "audit"
 _AUDIT_SECONDS = 5.0
 ECHO_EVERY = timedelta(seconds=15)
@@ -44,13 +46,16 @@ class Schedule:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         # Each job may run while its successor waits; a destination that hangs must not take another one's thread.
-        self._threads = ThreadPoolExecutor(2 * (5 + len(parts.settings.destinations)))
+        self._threads = ThreadPoolExecutor(2 * (5 + len(parts.settings.destinations) + len(parts.settings.study.senders)))
         self._scheduler = BackgroundScheduler(timezone="UTC", executors={"default": self._threads})
         self._closing = Event()
         interval = parts.settings.schedule.interval_seconds
         self._add_steps(STUDIES, self._advance, interval)
         for destination in parts.settings.destinations:
             self._add_steps(_job_of(destination), self._deliverer(destination), interval)
+        for sender in parts.settings.study.senders:
+            if sender.query is not None:
+                self._add_steps(_question_of(sender), self._asker(sender), interval)
         self._scheduler.add_job(
             self._guarded(MEND, self._mend), "interval", days=1, id=MEND, misfire_grace_time=None, next_run_time=parts.clock()
         )
@@ -114,9 +119,16 @@ class Schedule:
         while not self._closing.is_set() and pipeline.advance(self._parts):
             for destination in self._parts.settings.destinations:
                 self.wake(_job_of(destination))
-        quiet = timedelta(seconds=self._parts.settings.study.quiet_seconds)
-        with self._parts.database.read() as connection:
-            self._come_back(STUDIES, studies.next_quiet_end(connection, quiet=quiet))
+        self._come_back(STUDIES, pipeline.next_completion(self._parts))
+        for sender in self._parts.settings.study.senders:
+            self._come_back(_question_of(sender), next_question(sender, self._parts))
+
+    def _asker(self, sender: SenderSettings) -> Callable[[], None]:
+        def run() -> None:
+            if ask_about_studies(sender, self._parts):
+                self.wake()
+
+        return run
 
     def _tell_auditor(self) -> None:
         while not self._closing.is_set() and tell_auditor(self._parts):
@@ -166,6 +178,8 @@ class Schedule:
             self.wake()
 
     def _mend(self) -> None:
+        with self._parts.database.write() as connection:
+            evidence.forget(connection, before=self._parts.clock() - _EVIDENCE_KEPT)
         if mend(self._parts)[Fate.ENTERED]:
             self.wake()
 
@@ -194,6 +208,10 @@ class Schedule:
                     trouble = ""
 
         return guarded
+
+
+def _question_of(sender: SenderSettings) -> str:
+    return f"ask for {sender.calling_ae_title}"
 
 
 def _job_of(destination: Destination) -> str:

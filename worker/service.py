@@ -17,6 +17,7 @@ from worker.db.database import Database, open_database
 from worker.db.migrate import current_revision, require_newest, upgrade
 from worker.errors import AnotherRunner, ConfigurationError, DatabaseUnavailable
 from worker.files import make_folder, remove_parts
+from worker.informants import informants
 from worker.leader import leadership
 from worker.log import hide_words_of_errors
 from worker.metrics import Metrics
@@ -163,6 +164,7 @@ def receiver(parts: Parts, *, arrived: Callable[[], None], tls: ssl.SSLContext |
                 maximum_associations=dicom.maximum_associations,
             ),
             keeper=Reception(parts, arrived=arrived),
+            services=informants(parts, heard=arrived),
             tls=tls,
         )
     except OSError as error:

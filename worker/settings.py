@@ -44,6 +44,7 @@ def _crontab(value: str) -> str:
 
 AETitle = Annotated[str, AfterValidator(_ae_title)]
 Port = Annotated[int, Field(ge=0, le=65535)]
+Seconds = Annotated[float, Field(ge=0, le=86400)]
 
 
 class Section(BaseModel):
@@ -81,10 +82,37 @@ class DicomSettings(Section):
     tls: TlsSettings | None = None
 
 
+class QueryPeer(Section):
+    """An application entity that answers C-FIND."""
+
+    ae_title: AETitle
+    host: str
+    port: Annotated[int, Field(ge=1, le=65535)]
+
+
+class SenderSettings(Section):
+    """What is different for one sender."""
+
+    calling_ae_title: AETitle
+    quiet_seconds: Seconds | None = None
+    """By default that of ``[study]``."""
+    query: QueryPeer | None = None
+    """Its PACS, which is asked how many images a study has."""
+
+
 class StudySettings(Section):
     """When a study counts as complete."""
 
-    quiet_seconds: Annotated[float, Field(ge=0, le=86400)] = 5.0
+    quiet_seconds: Seconds = 5.0
+    minimum_quiet_seconds: Seconds = 1.0
+    senders: tuple[SenderSettings, ...] = ()
+
+    @field_validator("senders")
+    @classmethod
+    def _senders_differ(cls, value: tuple[SenderSettings, ...]) -> tuple[SenderSettings, ...]:
+        if len({sender.calling_ae_title for sender in value}) != len(value):
+            raise ValueError("a sender is named twice")
+        return value
 
 
 class InferenceSettings(Section):
@@ -314,7 +342,7 @@ def _child(place: Any, key: str, variable: str) -> Any:
         return place[index]
     if not isinstance(place, dict):
         raise ConfigurationError(f"{variable}: names no key of the configuration.")
-    child = place.setdefault(key, [] if key == "destinations" else {})
+    child = place.setdefault(key, [] if key in {"destinations", "senders"} else {})
     if not isinstance(child, dict | list):
         raise ConfigurationError(f"{variable}: {key} is a value, not a section.")
     return child

@@ -15,6 +15,7 @@ from dicom_io.errors import Retryable as DicomRetryable
 from tests.conftest import TestDatabase
 from tests.factories import make_dx, make_study, study_uid
 from tests.fakes import NOON, Site, make_site, request_for, take_in
+from worker import pipeline
 from worker.db import events, studies
 from worker.db.database import Database, insert_if_absent, open_database
 from worker.db.schema import events as events_table
@@ -160,13 +161,11 @@ def test_the_next_quiet_end_is_that_of_the_study_quiet_for_longest(site: Site) -
     site.receive(*make_study("early", views=("PA",)))
     site.clock.go_on(seconds=3)
     site.receive(*make_study("late", views=("PA",)))
-    with site.database.read() as connection:
-        assert studies.next_quiet_end(connection, quiet=timedelta(seconds=5)) == NOON + timedelta(seconds=5)
+    assert pipeline.next_completion(site.parts) == NOON + timedelta(seconds=5)
 
 
 def test_no_study_arriving_means_no_quiet_end(site: Site) -> None:
-    with site.database.read() as connection:
-        assert studies.next_quiet_end(connection, quiet=timedelta(seconds=5)) is None
+    assert pipeline.next_completion(site.parts) is None
 
 
 def test_triage_written_by_somebody_else_is_not_lowered(site: Site) -> None:

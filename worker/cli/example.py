@@ -30,6 +30,13 @@ maximum_associations = 64
 
 [study]
 quiet_seconds = 5.0                     # a study is complete when no image came for so long
+minimum_quiet_seconds = 1.0             # the same once its PACS was asked (below) and has no more images than are here
+
+# Senders for whom that differs. Their PACS, where one is named, is asked by C-FIND how many images a study has.
+# [[study.senders]]
+# calling_ae_title = "MODALITY"
+# quiet_seconds = 20.0
+# query = { ae_title = "ORTHANC", host = "127.0.0.1", port = 4242 }
 
 [gate]
 minimum_age_years = 0                   # younger patients, and those of unknown age, are not analysed; 0: of any age

@@ -198,6 +198,20 @@ commitments = Table(
     Column("answered_at", UtcDateTime),
 )
 
+evidence = Table(
+    "evidence",
+    metadata,
+    _id(),
+    Column("kind", String(16), nullable=False),
+    Column("source", String(64), nullable=False),
+    Column("study_uid", String(64), nullable=False, index=True),  # the study may not have come yet
+    Column("at", UtcDateTime, nullable=False),
+    Column("growing", Boolean, nullable=False, server_default=false()),
+    Column("instances", JSON, nullable=False, server_default="[]"),
+    Column("count", Integer),
+    UniqueConstraint("kind", "source", "study_uid"),
+)
+
 events = Table(
     "events",
     metadata,

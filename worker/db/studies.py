@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from sqlalchemy import ColumnElement, Connection, case, exists, func, or_, select, update
 
-from worker.db import events
+from worker.db import events, evidence
+from worker.db.evidence import NO_EVIDENCE, Evidence
 from worker.db.schema import instances, predictions, studies
 from worker.values import (
     AnalysedStudy,
@@ -24,16 +25,29 @@ class StudyProgress:
 
     id: StudyId
     last_received_at: datetime
+    senders: frozenset[str] = frozenset()
+    """Calling AE titles; none where no sender differs from another."""
+    evidence: Evidence = NO_EVIDENCE
 
 
-def arriving(connection: Connection) -> list[StudyProgress]:
+def arriving(connection: Connection, *, with_senders: bool = False) -> list[StudyProgress]:
     """Studies that may still grow, the longest quiet first."""
+    said = evidence.of_arriving(connection)
+    senders = evidence.senders_of_arriving(connection) if with_senders else {}
     rows = connection.execute(
         select(studies.c.id, studies.c.last_received_at)
         .where(studies.c.state == StudyState.ARRIVING)
         .order_by(studies.c.last_received_at)
     )
-    return [StudyProgress(id=StudyId(row.id), last_received_at=row.last_received_at) for row in rows]
+    return [
+        StudyProgress(
+            id=StudyId(row.id),
+            last_received_at=row.last_received_at,
+            senders=senders.get(StudyId(row.id), frozenset()),
+            evidence=said.get(StudyId(row.id), NO_EVIDENCE),
+        )
+        for row in rows
+    ]
 
 
 def mark_ready(connection: Connection, progress: StudyProgress, *, now: datetime) -> bool:
@@ -158,14 +172,6 @@ def without_files(connection: Connection, study_ids: Sequence[StudyId]) -> list[
     """The Study Instance UIDs of those among these studies whose files are gone."""
     gone = select(studies.c.study_uid).where(studies.c.id.in_(study_ids), has_gone_files())
     return list(connection.execute(gone).scalars())
-
-
-def next_quiet_end(connection: Connection, *, quiet: timedelta) -> datetime | None:
-    """When the next arriving study will have been quiet for long enough, if no image comes."""
-    first: datetime | None = connection.execute(
-        select(func.min(studies.c.last_received_at)).where(studies.c.state == StudyState.ARRIVING)
-    ).scalar_one()
-    return None if first is None else first + quiet
 
 
 def triage_rank() -> ColumnElement[int]:
