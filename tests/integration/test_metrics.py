@@ -24,6 +24,7 @@ from worker.web.server import figures, page
 
 DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
 ALERTS = Path(__file__).parents[2] / "deploy" / "alerts.yml"
+ON_ONE = pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
 
 
 def watched(site: Site) -> Metrics:
@@ -94,12 +95,14 @@ def test_while_the_database_is_away_the_rest_is_told(test_database: TestDatabase
     assert value(metrics, "cxr_database_up") == 1
 
 
+@ON_ONE
 def test_nothing_of_a_patient_is_told(busy: Site) -> None:
     text = scrape(watched(busy))
     for word in (PATIENT.patient_id, "TEST^", "ACC-", study_uid("done"), study_uid("waiting")):
         assert word not in text
 
 
+@ON_ONE
 def test_the_end_of_each_certificate_is_told_and_of_one_that_cannot_be_read_that(site: Site, tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     own = authority.issue("worker", ends=timedelta(days=5))
@@ -139,6 +142,7 @@ def test_callers_are_named_up_to_a_number_and_strangers_never() -> None:
     assert len(named) == 66
 
 
+@ON_ONE
 def test_both_pages_tell_the_same(site: Site) -> None:
     metrics = watched(site)
     metrics.sent("pacs", PeerUnreachable())
@@ -160,6 +164,7 @@ def families(site: Site) -> dict[str, Any]:
     return {f"{family.name}_total" if family.type == "counter" else family.name: family for family in collected}
 
 
+@ON_ONE
 def test_the_documentation_lists_every_figure_with_its_kind_and_no_other(busy: Site) -> None:
     listed = re.findall(r"^\| `(cxr_\w+)` \| (\w+) \|([^|]*)\|", DOCS.read_text(), re.MULTILINE)
     found = families(busy)
@@ -169,6 +174,7 @@ def test_the_documentation_lists_every_figure_with_its_kind_and_no_other(busy: S
         assert used <= set(re.findall(r"`(\w+)`", labels)), name
 
 
+@ON_ONE
 def test_every_alert_asks_for_figures_that_exist(busy: Site) -> None:
     found = {
         told
