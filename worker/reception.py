@@ -11,6 +11,7 @@ from worker.db import events
 from worker.errors import DatabaseUnavailable
 from worker.log import traceback_of, words_of
 from worker.pipeline import Parts, receive
+from worker.refusals import Refusals
 from worker.steps.store import IncomingObject
 
 log = structlog.get_logger()
@@ -22,6 +23,7 @@ class Reception:
     def __init__(self, parts: Parts, *, arrived: Callable[[], None]) -> None:
         self._parts = parts
         self._arrived = arrived
+        self._refusals = Refusals(parts.clock)
 
     def open(self, request: StoreRequest) -> "Taking":
         """See `dicom_io.keeper.Keeper`."""
@@ -66,7 +68,11 @@ class Reception:
         self._note(detail, {"ae_title": caller.calling_ae_title, "address": caller.peer_address})
 
     def _note(self, detail: str, facts: Mapping[str, str]) -> None:
-        event = events.Event(kind=events.REFUSED, at=self._parts.clock(), detail=detail[:500], facts=facts)
+        more = self._refusals.noted(facts["address"])
+        if more is None:
+            return
+        words = detail[:500] + more
+        event = events.Event(kind=events.REFUSED, at=self._parts.clock(), detail=words, facts=facts)
         with suppress(DatabaseUnavailable), self._parts.database.write() as connection:
             events.record(connection, event)
 

@@ -12,7 +12,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.cron import CronTrigger
 
 from worker import pipeline
-from worker.audit.job import tell_auditor
+from worker.audit.job import Auditor
 from worker.commitment import request_commitment, resume_deliveries
 from worker.db import analyses, evidence, reports
 from worker.keeping.orphans import Fate, mend
@@ -49,6 +49,7 @@ class Schedule:
         self._threads = ThreadPoolExecutor(2 * (5 + len(parts.settings.destinations) + len(parts.settings.study.senders)))
         self._scheduler = BackgroundScheduler(timezone="UTC", executors={"default": self._threads})
         self._closing = Event()
+        self._auditor = Auditor(parts)
         interval = parts.settings.schedule.interval_seconds
         self._add_steps(STUDIES, self._advance, interval)
         for destination in parts.settings.destinations:
@@ -131,7 +132,7 @@ class Schedule:
         return run
 
     def _tell_auditor(self) -> None:
-        while not self._closing.is_set() and tell_auditor(self._parts):
+        while not self._closing.is_set() and self._auditor.tell():
             pass
 
     def _deliverer(self, destination: Destination) -> Callable[[], None]:

@@ -1,10 +1,13 @@
 """What happened is told to the audit repository as DICOM audit messages by syslog, in order, once it is there."""
 
+import json
 import re
+import socket
 import ssl
 from base64 import b64decode
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -16,10 +19,11 @@ from tests.audit_schema import violations
 from tests.certificates import Authority
 from tests.conftest import Run
 from tests.factories import make_dx, study_uid
-from tests.fakes import FakePacs, Site, free_port, make_site
+from tests.fakes import FakePacs, Site, free_port, make_site, request_for, take_in
 from tests.servers import wait_for
 from tests.syslog_server import SyslogServer, tls_syslog, udp_syslog
-from worker.audit.job import tell_auditor
+from worker import log
+from worker.audit.job import Auditor
 from worker.audit.presence import noted
 from worker.db import audit_positions, events
 from worker.db.database import Database
@@ -77,7 +81,8 @@ def told(site: Site, **audit: Any) -> None:
 
 
 def tell(site: Site) -> None:
-    while tell_auditor(site.parts):
+    auditor = Auditor(site.parts)
+    while auditor.tell():
         pass
 
 
@@ -181,7 +186,7 @@ def test_while_the_repository_is_away_studies_go_on_and_it_is_told_afterwards(
 def test_what_a_broken_connection_may_have_lost_is_told_again(site: Site, repository: SyslogServer) -> None:
     one_of_each(site)
     repository.breaks_after = 2
-    assert tell_auditor(site.parts) is False
+    assert Auditor(site.parts).tell() is False
     with site.database.read() as connection:
         assert audit_positions.told(connection, site.parts.settings.audit.address) == 0  # type: ignore[union-attr]
     repository.breaks_after = None
@@ -250,10 +255,65 @@ def test_the_schedule_tells_by_itself(site: Site, repository: SyslogServer) -> N
         schedule.close()
 
 
+def test_a_repository_that_is_mute_holds_up_no_study(site: Site, pacs: FakePacs) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        settings = site.parts.settings
+        audit = settings.audit.model_copy(update={"port": mute.getsockname()[1]})  # type: ignore[union-attr]
+        study = settings.study.model_copy(update={"quiet_seconds": 0.1})
+        settings = settings.model_copy(update={"audit": audit, "study": study})
+        parts = replace(site.parts, clock=utc_now, settings=settings)
+        with site.database.write() as connection:
+            events.record(connection, Event(kind=events.REFUSED, at=utc_now()))
+        take_in(request_for(make_dx()), parts)
+        schedule = Schedule(parts)
+        schedule.start()
+        try:
+            caller, _ = mute.accept()
+            wait_for(lambda: pacs.received, "the report is delivered while the repository says nothing")
+            caller.close()
+        finally:
+            schedule.close()
+
+
+def test_the_log_says_once_that_the_repository_is_away_and_once_that_it_is_back(
+    site: Site, repository: SyslogServer, capfd: pytest.CaptureFixture[str]
+) -> None:
+    log.configure(json_lines=True)
+    auditor = Auditor(site.parts)
+    one_of_each(site)
+    repository.breaks_after = 1
+    for _ in range(3):
+        auditor.tell()
+    repository.breaks_after = None
+    auditor.tell()
+    said = [json.loads(line)["event"] for line in capfd.readouterr().err.splitlines()]
+    assert [event for event in said if event.startswith("audit.")] == ["audit.waits", "audit.goes_on"]
+
+
+def test_doctor_says_how_long_the_repository_was_not_told(
+    site: Site, audit: dict[str, Any], cxr_worker: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key, value in {"host": "127.0.0.1", "port": audit["port"], "ca": audit["ca"]}.items():
+        monkeypatch.setenv(f"CXR_AUDIT__{key.upper()}", str(value))
+
+    def found() -> dict[str, Any]:
+        checks = json.loads(cxr_worker("doctor", "--json")[1])
+        return next(check for check in checks if check["name"] == "audit")
+
+    assert found()["ok"]
+    with site.database.write() as connection:
+        long_ago = utc_now() - timedelta(hours=2)
+        events.record(connection, Event(kind=events.REFUSED, at=long_ago))
+    assert not found()["ok"]
+    assert "was not told what happened since" in found()["detail"]
+    tell(site)
+    assert found()["ok"]
+
+
 def test_without_a_repository_nothing_is_noted(site: Site) -> None:
     site.parts = replace(site.parts, settings=site.parts.settings.model_copy(update={"audit": None}))
     one_of_each(site)
-    assert tell_auditor(site.parts) is False
+    assert Auditor(site.parts).tell() is False
 
 
 @pytest.mark.parametrize("database_kind", ["postgresql"])

@@ -19,27 +19,39 @@ log = structlog.get_logger()
 _AT_ONCE = 200
 
 
-def tell_auditor(parts: Parts) -> bool:
-    """Send the next events to the audit repository, in their order; answer whether there may be more.
+class Auditor:
+    """The one who tells; it says in the log when the repository begins not to listen, and when it listens again."""
 
-    The position moves on only after they were sent: those of a connection that broke are sent again.
-    """
-    audit = parts.settings.audit
-    if audit is None:
-        return False
-    untold = _untold(parts, audit)
-    if not untold:
-        return False
-    reporter = reporter_of(parts.settings)
-    messages = [_framed(each, reporter) for each in untold]
-    try:
-        _send([message for message in messages if message is not None], audit, parts)
-    except (OSError, ConfigurationError) as error:
-        log.warning("audit.waits", host=audit.host, port=audit.port, error=type(error).__name__)
-        return False
-    with parts.database.write() as connection:
-        audit_positions.move(connection, audit.address, event_id=untold[-1].id, now=parts.clock())
-    return len(untold) == _AT_ONCE
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._waits = False
+
+    def tell(self) -> bool:
+        """Send the next events to the audit repository, in their order; answer whether there may be more.
+
+        The position moves on only after they were sent: those of a connection that broke are sent again.
+        """
+        parts, audit = self._parts, self._parts.settings.audit
+        if audit is None:
+            return False
+        untold = _untold(parts, audit)
+        if not untold:
+            return False
+        reporter = reporter_of(parts.settings)
+        messages = [_framed(each, reporter) for each in untold]
+        try:
+            _send([message for message in messages if message is not None], audit, parts)
+        except (OSError, ConfigurationError) as error:
+            if not self._waits:
+                log.warning("audit.waits", host=audit.host, port=audit.port, error=type(error).__name__)
+            self._waits = True
+            return False
+        if self._waits:
+            log.info("audit.goes_on", host=audit.host, port=audit.port)
+        self._waits = False
+        with parts.database.write() as connection:
+            audit_positions.move(connection, audit.address, event_id=untold[-1].id, now=parts.clock())
+        return len(untold) == _AT_ONCE
 
 
 def _untold(parts: Parts, audit: AuditSettings) -> list[Recorded]:

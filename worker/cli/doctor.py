@@ -15,7 +15,7 @@ from cxr_models.predict import Predictor, choose_device
 from cxr_models.values import Card
 from dicom_io.sender import echo
 from worker.cli.printing import print_json, print_table, progressing
-from worker.db import events, reports
+from worker.db import audit_positions, events, reports
 from worker.db.database import Database, open_database
 from worker.db.migrate import current_revision, require_newest
 from worker.errors import AnotherRunner, ConfigurationError
@@ -24,12 +24,13 @@ from worker.leader import leadership
 from worker.register import require_meanings
 from worker.registry import ModelFolder, active_model, find_exactly, shadow_model
 from worker.service import make_data_dir
-from worker.settings import Destination, Settings
+from worker.settings import AuditSettings, Destination, Settings
 from worker.steps.deliver import peer_of
 from worker.tls import certificate_files, client_context, known_certificate, server_context
 from worker.values import DeliveryState
 
 _LOW_SPACE_BYTES = 5 * 1024**3
+_AUDITOR_BEHIND = timedelta(minutes=10)
 _RENEWED_BEFORE = timedelta(days=30)
 
 
@@ -90,6 +91,9 @@ def _checks(settings: Settings) -> Iterator[Check]:
         yield _tried("gate", _gate, "install cxr-worker again: the gate's weights ship with it; or set gate.pixels to false")
     yield _device(settings)
     yield from _tls(settings)
+    if settings.audit is not None:
+        cure = "start the audit repository and open its port, or correct [audit]; nothing is lost, and no study waits for it"
+        yield _tried("audit", partial(_audit, settings.audit, settings), cure)
     if not settings.destinations:
         yield Check(
             name="destinations",
@@ -179,6 +183,17 @@ def _deliveries(settings: Settings) -> str:
         )
         raise LookupError(", ".join(words))
     return f"{sum(counted.values())} pending, none given up"
+
+
+def _audit(audit: AuditSettings, settings: Settings) -> str:
+    with _existing(settings) as database:
+        if database is None:
+            return f"{audit.address} was told nothing yet"
+        with database.read() as connection:
+            oldest = audit_positions.oldest_untold(connection, audit.address)
+    if oldest is not None and datetime.now(UTC) - oldest > _AUDITOR_BEHIND:
+        raise LookupError(f"{audit.address} was not told what happened since {oldest.astimezone():%Y-%m-%d %H:%M}")
+    return f"{audit.address} is told"
 
 
 def _tls(settings: Settings) -> Iterator[Check]:

@@ -2,9 +2,9 @@
 
 from datetime import datetime
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, func, select, update
 
-from worker.db import events
+from worker.db import events, schema
 from worker.db.database import insert_if_absent
 from worker.db.schema import audit_positions
 
@@ -13,6 +13,13 @@ def told(connection: Connection, repository: str) -> int:
     """The number of the last event that a repository was told of, 0 where it was told of none."""
     wanted = select(audit_positions.c.event_id).where(audit_positions.c.repository == repository)
     return connection.execute(wanted).scalar() or 0
+
+
+def oldest_untold(connection: Connection, repository: str) -> datetime | None:
+    """When the first event happened that a repository was not told of."""
+    wanted = select(func.min(schema.events.c.at)).where(schema.events.c.id > told(connection, repository))
+    found: datetime | None = connection.execute(wanted).scalar()
+    return found
 
 
 def move(connection: Connection, repository: str, *, event_id: int, now: datetime) -> None:
