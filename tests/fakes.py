@@ -188,10 +188,10 @@ class Site:
         """Its database."""
         return self.parts.database
 
-    def receive(self, *objects: Dataset) -> None:
-        """Take objects in as the listener would."""
+    def receive(self, *objects: Dataset, **changes: Any) -> None:
+        """Take objects in as the listener would; `changes` of the request."""
         for ds in objects:
-            take_in(request_for(ds), self.parts)
+            take_in(request_for(ds, **changes), self.parts)
 
     def settle(self) -> None:
         """Let the quiet time pass and take every study as far as it goes without delivery."""

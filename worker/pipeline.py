@@ -33,7 +33,7 @@ from worker.settings import Destination, Settings
 from worker.steps.complete import is_complete, quiet_needed
 from worker.steps.deliver import deliver
 from worker.steps.record import conclude
-from worker.steps.report import Maker, Pictures, build, keep, refuse, wanted, wanted_refusals
+from worker.steps.report import Maker, Pictures, build, keep, refuse, towards, unknown_senders, wanted, wanted_refusals
 from worker.steps.select import PATIENT_CONFLICT, of_one_patient
 from worker.steps.store import IncomingObject, store
 from worker.values import (
@@ -210,7 +210,7 @@ def report_studies(parts: Parts) -> int:
 def _report(study: AnalysedStudy, parts: Parts) -> bool:
     try:
         pictures = Pictures(study, parts.engine)
-        for output, receivers in wanted(parts.settings.destinations, study).items():
+        for output, receivers in wanted(_destinations_of(study, parts), study).items():
             report(study, output, receivers, partial(build, study, output, pictures), parts)
     except PermanentDicomError as error:
         return _conclude_report(study, StudyState.FAILED, f"The report cannot be made: {error}", parts)
@@ -219,6 +219,20 @@ def _report(study: AnalysedStudy, parts: Parts) -> bool:
     except Exception as error:  # noqa: BLE001  the step's boundary: one study's report must not hold up the others
         return _report_later(study, error, parts)
     return _conclude_report(study, StudyState.REPORTED, None, parts)
+
+
+def _destinations_of(study: ToldStudy, parts: Parts) -> tuple[Destination, ...]:
+    """Where a study's results go; a sender that cannot be sent them back is noted."""
+    with parts.database.read() as connection:
+        senders = reports.senders(connection, study.id)
+    for ae_title in sorted(unknown_senders(parts.settings.destinations, senders)):
+        with parts.database.write() as connection:
+            why = f"{ae_title} sent images and is in no table of callers ([[destinations.callers]]): it is sent no results."
+            facts = {"ae_title": ae_title}
+            event = events.Event(kind=events.NO_WAY_BACK, at=parts.clock(), study_id=study.id, detail=why, facts=facts)
+            events.record(connection, event)
+        log.warning("sender.unknown", study_id=study.id, calling_ae_title=ae_title)
+    return towards(parts.settings.destinations, senders)
 
 
 def _report_later(study: ToldStudy, error: Exception, parts: Parts) -> bool:
@@ -258,6 +272,8 @@ def report_refusals(parts: Parts) -> int:
 
 def _refuse(study: UnansweredStudy, output: Output, receivers: tuple[str, ...], parts: Parts) -> bool:
     try:
+        allowed = {destination.name for destination in _destinations_of(study, parts)}
+        receivers = tuple(name for name in receivers if name in allowed)
         report(study, output, receivers, partial(refuse, study, output), parts)
     except PermanentDicomError as error:  # the study's end stands, with its reason; only nobody is sent a report of it
         _skip(study, f"No {output.kind}: {error}", output, parts)

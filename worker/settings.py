@@ -199,6 +199,8 @@ class Destination(Section):
     sr_sop_class: Literal["comprehensive", "comprehensive-3d"] = "comprehensive"
     language: Language = Language.ENGLISH
     storage_commitment: bool = False
+    to_sender: bool = False
+    """Whether it is sent only the results of studies that itself has sent an image of, under this AE title."""
     tls: bool = False
     ca: Path | None = None
     """Signed the destination's certificate; by default that of ``[dicom.tls]``."""
@@ -223,6 +225,27 @@ class Settings(Section):
     metrics: MetricsSettings | None = None
     audit: AuditSettings | None = None
     destinations: tuple[Destination, ...] = ()
+
+    @field_validator("destinations", mode="before")
+    @classmethod
+    def _one_for_each_caller(cls, value: Any) -> Any:
+        """A block with ``to_sender`` and a table of callers stands for one destination each, with a queue of its own."""
+        if not isinstance(value, list | tuple):
+            return value
+        blocks: list[Any] = []
+        for block in value:
+            if not isinstance(block, dict) or "callers" not in block:
+                blocks.append(block)
+                continue
+            shared = {key: block[key] for key in block if key != "callers"}
+            if shared.get("to_sender") is not True:
+                raise ValueError("callers are for a destination with to_sender = true")
+            for caller in block["callers"]:
+                if not isinstance(caller, dict):
+                    raise ValueError("a caller is a table with ae_title and host")  # noqa: TRY004  pydantic wants a ValueError
+                word = re.sub("[^A-Za-z0-9_.-]", "_", str(caller.get("ae_title", "")))
+                blocks.append({"port": 104, **shared, **caller, "name": f"{block.get('name', '')}-{word}"})
+        return tuple(blocks)
 
     @field_validator("destinations")
     @classmethod

@@ -90,6 +90,9 @@ port = 8080
 # tls = false                           # true: by the ca and certificate of [dicom.tls], or its own: ca = "…",
 #                                       # client_certificate = { certificate = "…", key = "…" }; check_name = false: any name
 # sr_sop_class = "comprehensive"        # or "comprehensive-3d" (IHE AIR), where the destination takes it
+# storage_commitment = false            # true: a report counts as delivered when the destination has committed to it
+#                                       # to_sender = true and callers = [{ ae_title = "…", host = "…" }] in place of ae_title,
+#                                       # host and port: each caller is sent the results of what it sent; their port: 104
 """
 
 

@@ -17,6 +17,9 @@ from worker.values import StudyId
 SHADOW_FAILED = "shadow_failed"
 """The shadow model gave no answer for some image of a study; the active model's stands."""
 
+NO_WAY_BACK = "no_way_back"
+"""A study's sender should be sent its results back and is not known. Facts: ae_title."""
+
 OUTPUT_SKIPPED = "output_skipped"
 """An output of a study was not made, and the others were."""
 

@@ -52,6 +52,12 @@ def keep_current(connection: Connection, report: KnownReport, study: ToldStudy) 
     connection.execute(update(reports).where(reports.c.id == report.id).values(generation=study.generation))
 
 
+def senders(connection: Connection, study_id: StudyId) -> frozenset[str]:
+    """The AE titles that sent images of a study."""
+    sent = select(schema.instances.c.calling_ae_title).where(schema.instances.c.study_id == study_id).distinct()
+    return frozenset(connection.execute(sent).scalars())
+
+
 def was_made(connection: Connection, study_id: StudyId, output: Output, result_key: str) -> bool:
     """Whether this output was made of this very result, whatever came since."""
     same = exists().where(_of_output(study_id, output), reports.c.result_key == result_key)

@@ -83,6 +83,17 @@ class Pictures:
         return None if found is None else Saliency(condition=MEANINGS[label].condition, map=found)
 
 
+def towards(destinations: tuple[Destination, ...], senders: frozenset[str]) -> tuple[Destination, ...]:
+    """To which destinations the results of a study go that these application entities sent."""
+    return tuple(known for known in destinations if not known.to_sender or known.ae_title in senders)
+
+
+def unknown_senders(destinations: tuple[Destination, ...], senders: frozenset[str]) -> frozenset[str]:
+    """Who should be sent results back and is in no table of callers."""
+    callers = {known.ae_title for known in destinations if known.to_sender}
+    return senders - callers if callers else frozenset()
+
+
 def wanted(destinations: tuple[Destination, ...], study: AnalysedStudy) -> dict[Output, tuple[str, ...]]:
     """Which outputs must be made of a study, and which destinations are sent each. A Structured Report is always made."""
     receivers: dict[Output, list[str]] = {}
