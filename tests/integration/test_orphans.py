@@ -4,30 +4,32 @@ import os
 from pathlib import Path
 
 import pytest
+from pydicom.dataset import Dataset
+from sqlalchemy import update
 
 from tests.conftest import Run
 from tests.factories import make_dx, make_study, study_uid
-from tests.fakes import Site, make_site, request_for
-from worker.db import arrivals, events
+from tests.fakes import Site, make_site, request_for, take_in
+from worker.db import arrivals, events, files
+from worker.db.schema import instances
 from worker.errors import DatabaseUnavailable
 from worker.files import make_folder
 from worker.keeping.deep_check import check_files
 from worker.keeping.orphans import Fate, mend
 from worker.keeping.removal import discard
-from worker.pipeline import receive
 
 
-def _lose_rows(monkeypatch: pytest.MonkeyPatch, site: Site, *objects: object) -> None:
+def _lose_rows(monkeypatch: pytest.MonkeyPatch, site: Site, *objects: Dataset) -> None:
     """Take objects in as far as their files: the process ends before their rows are committed."""
 
-    def end(*_: object) -> None:
+    def end(*_: object, **__: object) -> None:
         raise DatabaseUnavailable
 
     with monkeypatch.context() as patched:
         patched.setattr(arrivals, "add_arrival", end)
         for ds in objects:
             with pytest.raises(DatabaseUnavailable):
-                receive(request_for(ds), site.parts)  # type: ignore[arg-type]
+                take_in(request_for(ds), site.parts)
 
 
 def _detail(site: Site, kind: str) -> str:
@@ -126,6 +128,24 @@ def test_a_disk_that_is_not_mounted_has_lost_nothing(site: Site) -> None:
     folder.rename(folder.with_name("elsewhere"))
     assert mend(site.parts).total() == 0
     assert site.study(study_uid())["state"] == "arriving"
+
+
+def test_a_file_that_was_deleted_on_purpose_meanwhile_is_not_lost(site: Site) -> None:
+    site.receive(make_dx())
+    with site.database.write() as connection:
+        (kept,) = files.received(connection)
+        connection.execute(update(instances).values(gone_at=site.clock()))
+        assert files.lose(connection, kept.study_id, [kept.id], now=site.clock()) == 0
+    assert site.events(study_uid()) == ["opened"]
+
+
+def test_where_most_files_are_missing_it_is_the_disk_that_is_and_no_study_fails(site: Site) -> None:
+    for number in range(12):
+        site.receive(*make_study(f"study {number}", views=("PA",)))
+    for path in site.received_files()[1:]:
+        path.unlink()
+    assert mend(site.parts).total() == 0
+    assert site.study(study_uid("study 3"))["state"] == "arriving"
 
 
 def test_a_file_that_is_being_written_is_left_alone(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

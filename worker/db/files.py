@@ -60,11 +60,17 @@ def other_came_since(connection: Connection, sop_instance_uid: SOPInstanceUID, s
     return all(row.sha256 != sha256 for row in rows) and any(row.received_at.timestamp() > moment for row in rows)
 
 
-def lose(connection: Connection, study_id: StudyId, lost: Sequence[InstanceId], *, now: datetime) -> None:
-    """Note that files of a study are missing; where its analysis or its reports still need them it fails."""
+def lose(connection: Connection, study_id: StudyId, lost: Sequence[InstanceId], *, now: datetime) -> int:
+    """Note that files of a study are missing, where it was not noted that they were deleted; answer how many.
+
+    Where its analysis or its reports still need them the study fails.
+    """
     state, _ = studies.hold(connection, study_id)
-    connection.execute(update(instances).where(instances.c.id.in_(lost)).values(gone_at=now))
-    words = _LOST.format(count=len(lost))
+    missing = instances.c.id.in_(lost) & instances.c.gone_at.is_(None)
+    count = connection.execute(update(instances).where(missing).values(gone_at=now)).rowcount
+    if count == 0:
+        return 0
+    words = _LOST.format(count=count)
     events.add(connection, FILE_LOST, at=now, study_id=study_id, detail=words)
     if state in _NEEDS_FILES:
         connection.execute(
@@ -73,3 +79,4 @@ def lose(connection: Connection, study_id: StudyId, lost: Sequence[InstanceId], 
             .values(state=StudyState.FAILED, reason=words, attempts=0, next_attempt_at=None)
         )
         events.add(connection, StudyState.FAILED, at=now, study_id=study_id, detail=words)
+    return count

@@ -21,6 +21,8 @@ log = structlog.get_logger()
 ASIDE = Path("aside")
 """Where in the data folder what cannot be entered is moved."""
 
+_MANY = 10
+
 
 class Fate(StrEnum):
     """What became of a file or a row that had lost the other."""
@@ -32,7 +34,7 @@ class Fate(StrEnum):
     DISCARDED = "discarded"
     """The file was deleted: its row says that it is gone."""
     LEFT = "left"
-    """The file is so young that its receiver may still be at work."""
+    """The file is so young that its receiver may still be at work, or cannot be read now."""
     LOST = "lost"
     """The row's file is missing."""
 
@@ -40,25 +42,32 @@ class Fate(StrEnum):
 def mend(parts: Parts) -> Counter[Fate]:
     """Put the received files and their rows in step; receivers may be at work meanwhile."""
     fates: Counter[Fate] = Counter()
+    missing: defaultdict[StudyId, list[InstanceId]] = defaultdict(list)
+    present = 0
     for digit in "0123456789abcdef":
         there = {path.relative_to(parts.data_dir) for path in (parts.data_dir / FOLDER).glob(f"{digit}*/*.dcm")}
         with parts.database.read() as connection:  # after the folder: what was stored in between has a row and is no orphan
             rows = {kept.path: kept for kept in files.received(connection, sha256_begins=digit)}
-        if rows and not (parts.data_dir / FOLDER).is_dir():
-            log.error("files.unreachable", where=str(FOLDER))  # a disk that is not mounted has lost nothing
-            return fates
         fates.update(_enter(path, parts) for path in sorted(there - rows.keys()))
-        missing: defaultdict[StudyId, list[InstanceId]] = defaultdict(list)
         for path, kept in rows.items():
             if kept.gone and path in there:
                 fates[Fate.DISCARDED] += discard(parts.data_dir / path, now=parts.clock())
-            elif not kept.gone and path not in there and not (parts.data_dir / path).exists():
-                missing[kept.study_id].append(kept.id)
-        for study_id, ids in missing.items():
-            with parts.database.write() as connection:
-                files.lose(connection, study_id, ids, now=parts.clock())
-            log.error("files.lost", study_id=study_id, count=len(ids))
-            fates[Fate.LOST] += len(ids)
+            elif not kept.gone:
+                if path in there or (parts.data_dir / path).exists():
+                    present += 1
+                else:
+                    missing[kept.study_id].append(kept.id)
+    lost = sum(map(len, missing.values()))
+    if not (parts.data_dir / FOLDER).is_dir() or (lost > _MANY and lost > present):
+        if lost:
+            log.error("files.unreachable", where=str(FOLDER), count=lost)  # a disk that is not mounted has lost nothing
+        return fates
+    for study_id, ids in missing.items():
+        with parts.database.write() as connection:
+            count = files.lose(connection, study_id, ids, now=parts.clock())
+        if count:
+            log.error("files.lost", study_id=study_id, count=count)
+            fates[Fate.LOST] += count
     log.info("files.mended", count=fates.total() - fates[Fate.LEFT])
     return fates
 
@@ -71,6 +80,9 @@ def _enter(path: Path, parts: Parts) -> Fate:
     except DicomError as error:
         return _set_aside(path, str(error), parts)
     except FileNotFoundError:  # whoever deletes what is gone was here
+        return Fate.LEFT
+    except OSError as error:  # the disk does not give it now, and the others must be mended
+        log.warning("file.unreadable", where=str(path), error=type(error).__name__)
         return Fate.LEFT
     with parts.database.write() as connection:
         newer = files.other_came_since(connection, found.identity.sop_instance_uid, file.sha256, whole.stat().st_mtime)
