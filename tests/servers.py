@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +51,11 @@ class Orthanc:
             body: bytes = answer.read()
         return body if path.endswith("/file") else json.loads(body)
 
+    def delete(self, path: str) -> None:
+        """Delete what is there."""
+        request = urllib.request.Request(f"http://127.0.0.1:{self.http_port}{path}", method="DELETE")
+        urllib.request.urlopen(request, timeout=10).close()
+
     def instances_of(self, study_uid: str, modality: str) -> list[str]:
         """Orthanc's ids of the instances of a study that have a modality."""
         body = json.dumps({"Level": "Instance", "Query": {"StudyInstanceUID": study_uid, "Modality": modality}}).encode()
@@ -61,8 +66,10 @@ class Orthanc:
 
 
 @contextmanager
-def orthanc(folder: Path, *, dicom_port: int | None = None, plugins: Sequence[str] = ()) -> Iterator[Orthanc]:
-    """Run an Orthanc that keeps its storage in a folder."""
+def orthanc(
+    folder: Path, *, dicom_port: int | None = None, plugins: Sequence[str] = (), callers: Mapping[str, int] | None = None
+) -> Iterator[Orthanc]:
+    """Run an Orthanc that keeps its storage in a folder. `callers` are AE titles that it may call, and their ports."""
     settings = {
         "Name": "TESTPACS",
         "StorageDirectory": str(folder / "orthanc"),
@@ -75,6 +82,7 @@ def orthanc(folder: Path, *, dicom_port: int | None = None, plugins: Sequence[st
         "DicomAlwaysAllowStore": True,
         "DicomAlwaysAllowEcho": True,
         "DicomAlwaysAllowFind": True,
+        "DicomModalities": {title: [title, "127.0.0.1", port] for title, port in (callers or {}).items()},
         "Plugins": list(plugins),
     }
     (folder / "orthanc").mkdir(exist_ok=True)

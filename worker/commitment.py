@@ -8,7 +8,6 @@ from pydicom.uid import generate_uid
 from dicom_io.commitment import STORAGE_COMMITMENT, Commitment, read_commitment
 from dicom_io.errors import DicomError, InvalidObject
 from dicom_io.normalized import NormalizedRequest, NormalizedService
-from dicom_io.values import SOPClassUID
 from worker.db import commitments, reports
 from worker.pipeline import Parts, deliver_later
 from worker.settings import Destination
@@ -74,7 +73,7 @@ def resume_deliveries(destination: Destination, parts: Parts) -> int:
     return resumed
 
 
-def committers(parts: Parts) -> dict[SOPClassUID, NormalizedService]:
+def committers(parts: Parts) -> dict[str, NormalizedService]:
     """The service by which destinations answer on associations of their own, by SOP class."""
 
     def on_result(request: NormalizedRequest) -> None:

@@ -13,6 +13,7 @@ import structlog
 from cxr_models.errors import ModelError, UnknownDevice
 from dicom_io.listener import Listener, ListenerSettings, listen
 from worker.audit.presence import noted
+from worker.commitment import committers
 from worker.db.database import Database, open_database
 from worker.db.migrate import current_revision, require_newest, upgrade
 from worker.errors import AnotherRunner, ConfigurationError, DatabaseUnavailable
@@ -164,7 +165,7 @@ def receiver(parts: Parts, *, arrived: Callable[[], None], tls: ssl.SSLContext |
                 maximum_associations=dicom.maximum_associations,
             ),
             keeper=Reception(parts, arrived=arrived),
-            services=informants(parts, heard=arrived),
+            services={**informants(parts, heard=arrived), **committers(parts)},
             tls=tls,
         )
     except OSError as error:

@@ -1,6 +1,8 @@
 """Storage commitment against real peers, on both databases: what counts as delivered, and what is sent again."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,14 +10,18 @@ import pytest
 from dicom_io import commitment
 from dicom_io.commitment import Commitment, read_commitment
 from dicom_io.errors import InvalidObject, NotDicom
+from dicom_io.kinds import Kind
 from dicom_io.values import SOPInstanceUID
 from tests.committing import CommittingPacs, committing_pacs
 from tests.factories import make_dx, make_study, study_uid
 from tests.fakes import Site, encoded, make_site
-from tests.servers import wait_for
+from tests.requirements import need
+from tests.servers import orthanc, wait_for
 from worker.commitment import request_commitment, settle_commitment
 from worker.db import listing, reports
 from worker.db.database import Database
+from worker.service import receiver
+from worker.settings import Destination
 
 
 @pytest.fixture
@@ -171,6 +177,37 @@ def test_a_destination_that_offers_no_storage_commitment_says_so(
     assert (state, committed) == ("failed", False)
     assert error == "PACS does not offer storage commitment."
     assert committing.requests == []
+
+
+def test_orthanc_answers_on_an_association_of_its_own(database: Database, tmp_path: Path) -> None:
+    need("Orthanc")
+    site = make_site(database, tmp_path / "var", dicom={"port": 0})
+    with ExitStack() as stack:
+        listener = stack.enter_context(receiver(site.parts, arrived=lambda: None))
+        pacs = stack.enter_context(orthanc(tmp_path, callers={"CXRWORKER": listener.port}))
+        known = Destination(
+            name="pacs",
+            ae_title="ORTHANC",
+            host="127.0.0.1",
+            port=pacs.dicom_port,
+            outputs=(Kind.SR,),
+            storage_commitment=True,
+        )
+        site.parts = replace(site.parts, settings=site.parts.settings.model_copy(update={"destinations": (known,)}))
+        site.receive(make_dx())
+        site.settle()
+        assert site.deliver() == 1
+        (stored,) = pacs.get("/instances")
+        pacs.delete(f"/instances/{stored}")
+        _ask(site)
+        wait_for(lambda: _delivery(site)[0] == "pending", "the answer that it has no such object")
+        assert "no such object instance" in str(_delivery(site)[3])
+        site.clock.go_on(seconds=30)
+        assert site.deliver() == 1
+        _ask(site)
+        wait_for(lambda: _delivery(site)[0] == "delivered", "its commitment")
+    assert _delivery(site)[2]
+    assert site.study(study_uid())["state"] == "delivered"
 
 
 def _read(committing: CommittingPacs, number: int) -> Commitment:
