@@ -43,6 +43,7 @@ def test_the_commands_are_those_that_are_promised() -> None:
         ("studies", "list"), ("studies", "show"), ("deliveries", "list"), ("deliveries", "retry"),
         ("models", "list"), ("models", "show"), ("models", "activate"), ("models", "register"),
         ("models", "deactivate-shadow"), ("models", "compare"), ("db", "upgrade"), ("db", "check"),
+        ("db", "backup"), ("db", "restore"), ("db", "clean"),
     }  # fmt: skip
     assert promised <= set(_commands())
 
