@@ -30,7 +30,7 @@ from worker.log import traceback_of
 from worker.metrics import Metrics
 from worker.retry import MAX_ATTEMPTS, next_attempt
 from worker.settings import Destination, Settings
-from worker.steps.complete import is_complete, quiet_needed
+from worker.steps.complete import is_complete, quiet_needed, why_whole
 from worker.steps.deliver import deliver
 from worker.steps.record import conclude
 from worker.steps.report import Maker, Pictures, build, keep, refuse, towards, unknown_senders, wanted, wanted_refusals
@@ -113,7 +113,7 @@ def complete_studies(parts: Parts) -> int:
     completed = 0
     for study in due:
         with parts.database.write() as connection:
-            if studies.mark_ready(connection, study, now=now):
+            if studies.mark_ready(connection, study, now=now, why=why_whole(study.evidence)):
                 completed += 1
                 log.info("study.complete", study_id=study.id)
     return completed

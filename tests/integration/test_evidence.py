@@ -85,6 +85,7 @@ def test_a_study_is_complete_when_every_image_is_here_that_its_ended_step_names(
     assert _state(site) == "arriving"
     site.receive(lateral)
     assert _state(site) == "ready"
+    assert site.study(study_uid())["events"][-1]["detail"] == "every instance that was named is here"
 
 
 def test_a_step_that_still_goes_on_makes_nothing_complete(site: Site) -> None:
@@ -234,6 +235,7 @@ def test_a_study_is_complete_after_a_small_pause_when_its_pacs_has_no_more_image
     site.clock.go_on(seconds=2)
     assert _state(site) == "ready"
     assert archive.asked == 1
+    assert site.study(study_uid())["events"][-1]["detail"] == "as many instances as its PACS has are here"
 
 
 def test_a_pacs_that_learns_of_more_images_is_asked_again_after_the_next_pause(site: Site, archive: Archive) -> None:

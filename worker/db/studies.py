@@ -50,8 +50,8 @@ def arriving(connection: Connection, *, with_senders: bool = False) -> list[Stud
     ]
 
 
-def mark_ready(connection: Connection, progress: StudyProgress, *, now: datetime) -> bool:
-    """Call a study complete, unless another image came meanwhile; answer whether it is."""
+def mark_ready(connection: Connection, progress: StudyProgress, *, now: datetime, why: str = "") -> bool:
+    """Call a study complete, unless another image came meanwhile; answer whether it is. `why` goes into its history."""
     changed = connection.execute(
         update(studies)
         .where(
@@ -63,7 +63,8 @@ def mark_ready(connection: Connection, progress: StudyProgress, *, now: datetime
     )
     if changed.rowcount == 1:
         facts = {"senders": _senders(connection, progress.id)}
-        events.record(connection, events.Event(kind=events.COMPLETE, at=now, study_id=progress.id, facts=facts))
+        event = events.Event(kind=events.COMPLETE, at=now, study_id=progress.id, detail=why, facts=facts)
+        events.record(connection, event)
         return True
     return False
 

@@ -2,11 +2,14 @@
 
 from datetime import datetime, timedelta
 
+from worker.db.evidence import Evidence
 from worker.db.studies import StudyProgress
 from worker.settings import StudySettings
 
 # Clocks of two receivers may differ by seconds; an image from further ahead was received before a clock was set right.
 _MOST_SKEW = timedelta(minutes=5)
+_NAMED = "every instance that was named is here"
+_COUNTED = "as many instances as its PACS has are here"
 
 
 def is_complete(study: StudyProgress, settings: StudySettings, *, now: datetime) -> bool:
@@ -23,11 +26,14 @@ def quiet_needed(study: StudyProgress, settings: StudySettings) -> timedelta:
     own = {sender.calling_ae_title: sender.quiet_seconds for sender in settings.senders}
     known = [own.get(sender) for sender in study.senders] or [None]
     quiet = max(settings.quiet_seconds if seconds is None else seconds for seconds in known)
-    said = study.evidence
+    shortest = {_NAMED: 0.0, _COUNTED: settings.minimum_quiet_seconds}.get(why_whole(study.evidence), quiet)
+    return timedelta(seconds=min(quiet, shortest))
+
+
+def why_whole(said: Evidence) -> str:
+    """In words, why no more images are to come; empty where nobody says so."""
     if said.growing:
-        return timedelta(seconds=quiet)
+        return ""
     if said.named:
-        return timedelta(seconds=0 if said.named <= said.here else quiet)
-    if said.count and len(said.here) >= said.count:
-        quiet = min(quiet, settings.minimum_quiet_seconds)
-    return timedelta(seconds=quiet)
+        return _NAMED if said.named <= said.here else ""
+    return _COUNTED if said.count and len(said.here) >= said.count else ""
