@@ -20,6 +20,7 @@ class EventId(Enum):
     AUDIT_LOG_USED = ("110101", "Audit Log Used")
     INSTANCES_ACCESSED = ("110103", "DICOM Instances Accessed")
     INSTANCES_TRANSFERRED = ("110104", "DICOM Instances Transferred")
+    STUDY_DELETED = ("110105", "DICOM Study Deleted")
     SECURITY_ALERT = ("110113", "Security Alert")
 
 
@@ -45,6 +46,7 @@ class Action(StrEnum):
 
     CREATE = "C"
     READ = "R"
+    DELETE = "D"
     EXECUTE = "E"
 
 

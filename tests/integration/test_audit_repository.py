@@ -28,9 +28,10 @@ from worker.audit.presence import noted
 from worker.db import audit_positions, events
 from worker.db.database import Database
 from worker.db.events import Event
+from worker.keeping.retention import retain
 from worker.schedule import Schedule
 from worker.service import utc_now
-from worker.settings import AuditSettings, CertificateSettings
+from worker.settings import AuditSettings, CertificateSettings, KeepingSettings
 from worker.tls import audit_context
 
 HEADER = re.compile(
@@ -147,6 +148,20 @@ def test_a_studys_way_is_told_in_order(site: Site, repository: SyslogServer) -> 
     assert [each.get("UID") for each in sent.iter("Instance")], "the report that was sent"
     alert = roots[5].findall("ActiveParticipant")[1]
     assert (alert.get("UserID"), alert.get("NetworkAccessPointID")) == ("STRANGER", "192.0.2.7")
+
+
+def test_files_that_are_deleted_are_told(site: Site, repository: SyslogServer) -> None:
+    site.receive(make_dx())
+    site.settle()
+    site.deliver()
+    settings = site.parts.settings.model_copy(update={"keeping": KeepingSettings(days=1)})
+    site.clock.go_on(days=2)
+    assert retain(site.database, settings, clock=site.clock) == 1
+    tell(site)
+    deleted = parsed(repository.received)[-1]
+    assert codes(deleted) == ("DICOM Study Deleted",)
+    study, patient = (each.get("ParticipantObjectID") for each in deleted.findall("ParticipantObjectIdentification"))
+    assert (study, patient) == (study_uid(), "TEST-0001")
 
 
 def test_nothing_is_told_twice(site: Site, repository: SyslogServer) -> None:

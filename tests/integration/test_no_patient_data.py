@@ -2,9 +2,10 @@
 
 import json
 import re
+import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,8 @@ import structlog
 from prometheus_client import generate_latest
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
+from pynetdicom import AE
+from pynetdicom.sop_class import InstanceAvailabilityNotification, ModalityPerformedProcedureStep
 from sqlalchemy import select
 
 from dicom_io.errors import InvalidReport
@@ -181,6 +184,39 @@ def test_a_study_on_its_way_is_told_without_its_patient(
         site.receive(film(f"unreported {number}"))
         site.settle()
     assert_nobody_is_named(told(site, capfd))
+
+
+def test_what_others_tell_of_a_study_and_noise_are_told_without_its_patient(
+    site: Site, style: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    log.configure(json_lines=style == "json")
+    step, notice = Dataset(), Dataset()
+    step.PatientName, step.PatientID, step.PerformedProcedureStepStatus = PATIENT.name, PATIENT.patient_id, "IN PROGRESS"
+    scheduled = Dataset()
+    scheduled.StudyInstanceUID, scheduled.AccessionNumber = study_uid("good"), ACCESSION
+    step.ScheduledStepAttributesSequence = [scheduled]
+    notice.PatientID, notice.ReferencedSeriesSequence = PATIENT.patient_id, []
+    with quietly:
+        notice.StudyInstanceUID = f"1.2.{PATIENT.name}"
+    modality = AE("MODALITY")
+    modality.add_requested_context(ModalityPerformedProcedureStep)
+    modality.add_requested_context(InstanceAvailabilityNotification)
+    with receiving(site) as port:
+        assoc = modality.associate("127.0.0.1", port, ae_title="CXRWORKER")
+        assert assoc.send_n_create(step, ModalityPerformedProcedureStep, study_uid("step"))[0].Status == 0
+        assoc.send_n_create(notice, InstanceAvailabilityNotification, study_uid("notice"))
+        del notice.StudyInstanceUID
+        assert assoc.send_n_create(notice, InstanceAvailabilityNotification, study_uid("notice"))[0].Status != 0
+        assoc.release()
+        with socket.create_connection(("127.0.0.1", port)) as noise:
+            noise.sendall(f"{PATIENT.name} {PATIENT.patient_id} ".encode() * 30)
+            with suppress(ConnectionError):
+                while noise.recv(4096):
+                    pass
+        assert send_raw(port, [raw("good", film("good"))]) == {"good": 0}
+    text = told(site, capfd)
+    assert "step.noted" in text
+    assert_nobody_is_named(text)
 
 
 def test_what_a_thread_dies_of_is_told_without_its_words(

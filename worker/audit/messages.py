@@ -18,6 +18,7 @@ from dicom_io.audit_message import (
 )
 from worker.db import events
 from worker.db.events import Recorded
+from worker.db.retention import FILES_REMOVED
 from worker.settings import Settings
 from worker.values import StudyState
 
@@ -125,6 +126,21 @@ def _asked_again(recorded: Recorded, reporter: Reporter) -> AuditMessage | None:
     )
 
 
+def _deleted(recorded: Recorded, reporter: Reporter) -> AuditMessage | None:
+    study = _study(recorded)
+    if study is None:
+        return None
+    return AuditMessage(
+        event_id=EventId.STUDY_DELETED,
+        action=Action.DELETE,
+        at=recorded.event.at,
+        source=reporter.source,
+        participants=(reporter.participant(requestor=True),),
+        description=recorded.event.detail,
+        study=study,
+    )
+
+
 def _sent(recorded: Recorded, reporter: Reporter) -> AuditMessage | None:
     study, event = _study(recorded), recorded.event
     if study is None:
@@ -220,6 +236,7 @@ _MAKERS: Mapping[str, Callable[[Recorded, Reporter], AuditMessage | None]] = {
     StudyState.NOT_ANALYSED: _decided,
     StudyState.FAILED: _decided,
     events.REPROCESS: _asked_again,
+    FILES_REMOVED: _deleted,
     events.SENT: _sent,
     events.DELIVERY_FAILED: _sent,
     events.DELIVERY_ON_HOLD: _sent,
