@@ -7,6 +7,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from apscheduler.triggers.cron import CronTrigger
 from pydantic import (
@@ -42,6 +43,7 @@ def _crontab(value: str) -> str:
     return value
 
 
+_WEB = "STOW-RS"
 AETitle = Annotated[str, AfterValidator(_ae_title)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(ge=0, le=86400)]
@@ -189,7 +191,7 @@ class AuditSettings(Section):
 
 
 class Destination(Section):
-    """An application entity that is sent our reports."""
+    """An application entity, or with `url` a DICOMweb service, that is sent our reports."""
 
     name: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.-]+$")]
     ae_title: AETitle
@@ -199,6 +201,13 @@ class Destination(Section):
     sr_sop_class: Literal["comprehensive", "comprehensive-3d"] = "comprehensive"
     language: Language = Language.ENGLISH
     storage_commitment: bool = False
+    url: Annotated[str, Field(pattern=r"^(https?://\S+)?$")] = ""
+    """Of a DICOMweb service, which is sent to by STOW-RS; without ``/studies``."""
+    token: SecretStr = SecretStr("")
+    """Bearer token for `url`."""
+    username: str = ""
+    password: SecretStr = SecretStr("")
+    """For `url`: HTTP Basic."""
     to_sender: bool = False
     """Whether it is sent only the results of studies that itself has sent an image of, under this AE title."""
     tls: bool = False
@@ -208,6 +217,19 @@ class Destination(Section):
     """By default that of ``[dicom.tls]``."""
     check_name: bool = True
     """Whether its certificate must name `host`; otherwise whatever the `ca` signed is taken for it."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _address_of_the_url(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or not isinstance(values.get("url"), str) or not values["url"]:
+            return values
+        if {"ae_title", "host", "port"} & values.keys() and values.get("ae_title") != _WEB:
+            raise ValueError("url stands in place of ae_title, host and port")
+        if values.get("storage_commitment"):
+            raise ValueError("STOW-RS has no storage commitment")
+        parts = urlsplit(values["url"])
+        port = parts.port or (80 if parts.scheme == "http" else 443)
+        return {**values, "ae_title": _WEB, "host": parts.hostname or "", "port": port}
 
 
 class Settings(Section):

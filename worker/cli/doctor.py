@@ -25,7 +25,7 @@ from worker.register import require_meanings
 from worker.registry import ModelFolder, active_model, find_exactly, shadow_model
 from worker.service import make_data_dir
 from worker.settings import AuditSettings, Destination, Settings
-from worker.steps.deliver import peer_of
+from worker.steps.deliver import greet, peer_of
 from worker.tls import certificate_files, client_context, known_certificate, server_context
 from worker.values import DeliveryState
 
@@ -281,6 +281,9 @@ def _device(settings: Settings) -> Check:
 
 
 def _echo(destination: Destination, settings: Settings) -> str:
+    if destination.url:
+        greet(destination, settings)
+        return f"{destination.url} answers"
     tls = client_context(settings, destination)
     echo(peer_of(destination), calling_ae_title=settings.dicom.ae_title, tls=tls)
     over = " over TLS" if tls is not None else ""

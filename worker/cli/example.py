@@ -93,6 +93,8 @@ port = 8080
 # storage_commitment = false            # true: a report counts as delivered when the destination has committed to it
 #                                       # to_sender = true and callers = [{ ae_title = "…", host = "…" }] in place of ae_title,
 #                                       # host and port: each caller is sent the results of what it sent; their port: 104
+# token = ""                            # for a DICOMweb service (STOW-RS): url = "https://…/dicom-web" in place of ae_title,
+#                                       # host and port; with a token, or username and password; ca as for tls
 """
 
 

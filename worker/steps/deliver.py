@@ -3,9 +3,12 @@
 import ssl
 from collections.abc import Callable, Iterator
 
+from urllib3.util import make_headers
+
 from dicom_io.commitment import Commitment, CommitmentRequest, ask_to_commit
 from dicom_io.errors import PeerUnavailable, PeerUnreachable
 from dicom_io.sender import StoreOutcome, echo, send
+from dicom_io.stow import WebPeer, greet_service, send_to_service
 from dicom_io.values import Peer
 from worker.errors import ConfigurationError
 from worker.settings import Destination, Settings
@@ -22,12 +25,16 @@ def deliver(due: list[DueDelivery], destination: Destination, settings: Settings
     """Send reports in the order given; answer what became of each as soon as it is known."""
     by_path = {delivery.path: delivery for delivery in due}
     try:
-        tls = _tls(destination, settings)
+        if destination.url:
+            outcomes = send_to_service(_service(destination, settings), list(by_path))
+        else:
+            tls = _tls(destination, settings)
+            outcomes = send(peer_of(destination), list(by_path), calling_ae_title=settings.dicom.ae_title, tls=tls)
     except PeerUnavailable as error:
         for path, delivery in by_path.items():
             yield delivery, StoreOutcome(path=path, error=error)
         return
-    for outcome in send(peer_of(destination), list(by_path), calling_ae_title=settings.dicom.ae_title, tls=tls):
+    for outcome in outcomes:
         yield by_path[outcome.path], outcome
 
 
@@ -59,14 +66,28 @@ def ask(
 
 
 def greet(destination: Destination, settings: Settings) -> None:
-    """Verify that a destination answers C-ECHO.
+    """Verify that a destination answers C-ECHO, or its DICOMweb service a request.
 
     Raises
     ------
     dicom_io.errors.DicomError
         It does not.
     """
-    echo(peer_of(destination), calling_ae_title=settings.dicom.ae_title, tls=_tls(destination, settings))
+    if destination.url:
+        greet_service(_service(destination, settings))
+    else:
+        echo(peer_of(destination), calling_ae_title=settings.dicom.ae_title, tls=_tls(destination, settings))
+
+
+def _service(destination: Destination, settings: Settings) -> WebPeer:
+    headers: dict[str, str] = {}
+    if token := destination.token.get_secret_value():
+        headers["Authorization"] = f"Bearer {token}"
+    elif destination.username:
+        headers = make_headers(basic_auth=f"{destination.username}:{destination.password.get_secret_value()}")
+    own_trust = destination.ca is not None or destination.client_certificate is not None
+    tls = _tls(destination.model_copy(update={"tls": True}), settings) if own_trust else None
+    return WebPeer(url=destination.url, headers=headers, tls=tls)
 
 
 def _tls(destination: Destination, settings: Settings) -> ssl.SSLContext | None:
