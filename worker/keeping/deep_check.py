@@ -62,6 +62,8 @@ def _below(folder: Path, data_dir: Path) -> Iterator[Path]:
 
 
 def _open_to_others(data_dir: Path) -> Iterator[str]:
+    if data_dir.stat().st_mode & _OTHERS:
+        yield f"open to others: {data_dir}"
     for folder in (store.FOLDER, report.FOLDER, ASIDE):
         for path in (data_dir / folder, *sorted((data_dir / folder).rglob("*"))):
             with suppress(FileNotFoundError):  # a part that has its name by now, or a folder that nothing needed yet
