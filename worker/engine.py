@@ -15,8 +15,9 @@ from cxr_models.predict import Predictor
 from cxr_models.saliency import explain
 from dicom_io.status import is_transient
 from worker.log import traceback_of
+from worker.registry import identity_of
 from worker.shadow import Shadow
-from worker.steps.predict import identity_of, predict
+from worker.steps.predict import predict
 from worker.steps.prepare import PreparedImage, prepare, undecodable
 from worker.steps.select import newest_contents, select
 from worker.values import Answer, ImageOutcome, ModelIdentity, ReadyStudy, StoredInstance, StudyOutcome

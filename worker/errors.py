@@ -3,6 +3,7 @@
 WorkerError
 ├── Retryable               may work later, without anybody's help
 │   ├── DatabaseUnavailable
+│   ├── DiskNearlyFull
 │   └── AnotherRunner
 └── Permanent               a person must look
     ├── ConfigurationError
@@ -31,6 +32,10 @@ class Retryable(WorkerError):
 
 class DatabaseUnavailable(Retryable, DicomRetryable):
     """The database does not answer."""
+
+
+class DiskNearlyFull(Retryable, DicomRetryable):
+    """Less than dicom.minimum_free_bytes are free on the disk."""
 
 
 class AnotherRunner(Retryable):

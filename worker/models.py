@@ -2,7 +2,6 @@
 
 import structlog
 import torch
-from sqlalchemy import Connection
 
 from cxr_models.gate import FrontalGate
 from cxr_models.predict import Predictor
@@ -13,23 +12,10 @@ from worker.register import require_meanings
 from worker.registry import ModelFolder, active_model
 from worker.settings import Settings
 from worker.shadow import ShadowHolder
-from worker.steps.predict import identity_of
-from worker.values import ModelIdentity
 
 log = structlog.get_logger()
 
 _SMALL_SIDE = 64
-
-
-def active_identity(connection: Connection, settings: Settings) -> ModelIdentity:
-    """Which weights are to answer, by their card; nothing is loaded.
-
-    Raises
-    ------
-    cxr_models.errors.ModelError
-        There is no such model, or its card is wrong.
-    """
-    return identity_of(active_model(connection, settings).read_card())
 
 
 class ModelHolder:

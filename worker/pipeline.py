@@ -12,6 +12,7 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 from time import perf_counter
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -23,7 +24,6 @@ from worker.db import analyses, arrivals, events, reports, studies
 from worker.db.arrivals import Arrival
 from worker.db.database import Database
 from worker.db.studies import StudyProgress
-from worker.engine import Engine
 from worker.errors import DatabaseUnavailable
 from worker.findings import told_as
 from worker.log import traceback_of
@@ -48,6 +48,9 @@ from worker.values import (
     UnansweredStudy,
 )
 
+if TYPE_CHECKING:  # what only receives does without torch
+    from worker.engine import Engine
+
 log = structlog.get_logger()
 
 STUDIES_AT_ONCE = 64
@@ -60,7 +63,7 @@ class Parts:
     settings: Settings
     database: Database
     clock: Callable[[], datetime]
-    engine: Callable[[], Engine]
+    engine: Callable[[], "Engine"]
     """Gives the engine with the active model."""
     metrics: Metrics = field(default_factory=Metrics)
 

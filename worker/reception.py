@@ -1,5 +1,6 @@
 """What the listener hands over: objects on their way to disk and database, and word of what was refused."""
 
+import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
@@ -8,7 +9,8 @@ import structlog
 from dicom_io.keeper import Caller, StoreAnswer
 from dicom_io.part10 import StoreRequest
 from worker.db import events
-from worker.errors import DatabaseUnavailable
+from worker.errors import DatabaseUnavailable, DiskNearlyFull
+from worker.files import make_folder
 from worker.log import traceback_of, words_of
 from worker.pipeline import Parts, receive
 from worker.refusals import Refusals
@@ -24,9 +26,13 @@ class Reception:
         self._parts = parts
         self._arrived = arrived
         self._refusals = Refusals(parts.clock)
+        make_folder(parts.data_dir)
 
     def open(self, request: StoreRequest) -> "Taking":
         """See `dicom_io.keeper.Keeper`."""
+        disk = os.statvfs(self._parts.data_dir)
+        if disk.f_bavail * disk.f_frsize < self._parts.settings.dicom.minimum_free_bytes:
+            raise DiskNearlyFull
         return Taking(request, self._parts, arrived=self._arrived)
 
     def answered(self, request: StoreRequest, answer: StoreAnswer) -> None:

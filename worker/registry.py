@@ -16,6 +16,7 @@ from cxr_models.zoo import shipped_models
 from worker.db import models
 from worker.db.models import RegisteredModel
 from worker.settings import Settings
+from worker.values import ModelIdentity
 
 
 class Origin(StrEnum):
@@ -127,3 +128,19 @@ def shadow_model(connection: Connection, settings: Settings) -> ModelFolder | No
 
 def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def active_identity(connection: Connection, settings: Settings) -> ModelIdentity:
+    """Which weights are to answer, by their card; nothing is loaded.
+
+    Raises
+    ------
+    cxr_models.errors.ModelError
+        There is no such model, or its card is wrong.
+    """
+    return identity_of(active_model(connection, settings).read_card())
+
+
+def identity_of(card: Card) -> ModelIdentity:
+    """Which weights a card describes."""
+    return ModelIdentity(name=card.name, version=card.version, weights_sha256=card.weights_sha256)

@@ -18,9 +18,9 @@ from worker.db import analyses, evidence, reports
 from worker.keeping.orphans import Fate, mend
 from worker.keeping.retention import retain
 from worker.log import traceback_of
-from worker.models import active_identity
 from worker.pipeline import Parts
 from worker.questions import ask_about_studies, next_question
+from worker.registry import active_identity
 from worker.settings import Destination, SenderSettings
 
 log = structlog.get_logger()

@@ -3,10 +3,11 @@
 import signal
 import ssl
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from threading import Event
+from typing import TYPE_CHECKING, NoReturn
 
 import structlog
 
@@ -22,14 +23,17 @@ from worker.informants import informants
 from worker.leader import leadership
 from worker.log import hide_words_of_errors
 from worker.metrics import Metrics
-from worker.models import ModelHolder
 from worker.pipeline import Parts
 from worker.reception import Reception
 from worker.schedule import Schedule
 from worker.settings import Settings
 from worker.standing import Standing
+from worker.steps.store import make_folders
 from worker.tls import server_context
 from worker.web.server import figures, page
+
+if TYPE_CHECKING:
+    from worker.engine import Engine
 
 log = structlog.get_logger()
 
@@ -82,13 +86,11 @@ def serve(settings: Settings, *, receiving: bool = False, running: bool = False,
         signal.signal(number, lambda *_: stop.set())
     with ExitStack() as stack:
         database = stack.enter_context(opened(settings))
-        holder = ModelHolder(database, settings)
-        stack.callback(holder.close)
         metrics = Metrics(settings.dicom.calling_ae_titles)
         metrics.registry.register(Standing(settings, database, utc_now))
-        parts = Parts(settings=settings, database=database, clock=utc_now, engine=holder.engine, metrics=metrics)
+        parts = Parts(settings=settings, database=database, clock=utc_now, engine=_no_engine, metrics=metrics)
         if running:
-            load(holder)
+            parts = replace(parts, engine=stack.enter_context(loaded(database, settings)))
         doing = {"receive": receiving, "run": running, "web": showing}
         stack.enter_context(noted(parts, roles=[role for role, does in doing.items() if does]))
         if showing:
@@ -112,20 +114,30 @@ def serve(settings: Settings, *, receiving: bool = False, running: bool = False,
         log.info("stopping")
 
 
-def load(holder: ModelHolder) -> None:
-    """Load the active model before the first study waits for it.
+@contextmanager
+def loaded(database: Database, settings: Settings) -> Iterator[Callable[[], "Engine"]]:
+    """The active model, loaded before the first study waits for it.
 
     Raises
     ------
     ConfigurationError
         It cannot be loaded, or not on that device.
     """
-    try:
-        holder.engine()
-    except UnknownDevice as error:
-        raise ConfigurationError(f"inference.device: {error}") from error
-    except ModelError as error:
-        raise ConfigurationError(f"inference.model: {error}") from error
+    from worker.models import ModelHolder  # noqa: PLC0415  brings torch, for which a process that only receives has no room
+
+    holder = ModelHolder(database, settings)
+    with closing(holder):
+        try:
+            holder.engine()
+        except UnknownDevice as error:
+            raise ConfigurationError(f"inference.device: {error}") from error
+        except ModelError as error:
+            raise ConfigurationError(f"inference.model: {error}") from error
+        yield holder.engine
+
+
+def _no_engine() -> NoReturn:
+    raise AssertionError("A process that does not run the steps has no engine.")
 
 
 class Waker:
@@ -154,15 +166,19 @@ def tls_receiver(parts: Parts, *, arrived: Callable[[], None]) -> Listener | Non
 def receiver(parts: Parts, *, arrived: Callable[[], None], tls: ssl.SSLContext | None = None) -> Listener:
     """Start to accept associations and make what they bring durable."""
     dicom = parts.settings.dicom
-
+    make_folders(parts.data_dir)
     try:
         return listen(
             ListenerSettings(
                 ae_title=dicom.ae_title,
                 host=dicom.host,
                 port=dicom.port,
+                called_ae_titles=dicom.called_ae_titles,
                 calling_ae_titles=dicom.calling_ae_titles,
+                addresses=dicom.addresses,
                 maximum_associations=dicom.maximum_associations,
+                maximum_associations_per_caller=dicom.maximum_associations_per_caller,
+                maximum_object_bytes=dicom.maximum_object_bytes,
             ),
             keeper=Reception(parts, arrived=arrived),
             services={**informants(parts, heard=arrived), **committers(parts)},

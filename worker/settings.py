@@ -15,6 +15,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    IPvAnyNetwork,
     SecretStr,
     ValidationError,
     ValidationInfo,
@@ -79,8 +80,13 @@ class DicomSettings(Section):
     ae_title: AETitle = "CXRWORKER"
     host: str = "127.0.0.1"
     port: Port = 11112
+    called_ae_titles: tuple[AETitle, ...] = ()
     calling_ae_titles: tuple[AETitle, ...] = ()
+    addresses: tuple[IPvAnyNetwork, ...] = ()
     maximum_associations: Annotated[int, Field(ge=1, le=1000)] = 64
+    maximum_associations_per_caller: Annotated[int, Field(ge=0, le=1000)] = 0
+    maximum_object_bytes: Annotated[int, Field(ge=1)] = 4 * 1024**3
+    minimum_free_bytes: Annotated[int, Field(ge=0)] = 256 * 1024**2
     tls: TlsSettings | None = None
 
 

@@ -13,7 +13,7 @@ from worker.db import figures
 from worker.db.database import Database
 from worker.db.figures import Group
 from worker.errors import ConfigurationError, DatabaseUnavailable
-from worker.models import active_identity
+from worker.registry import active_identity
 from worker.settings import Settings
 from worker.tls import certificate_files, known_certificate
 from worker.values import DeliveryState, StudyState

@@ -6,6 +6,8 @@ from io import BytesIO
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_dataset
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
@@ -98,3 +100,28 @@ def test_any_patient_id_in_any_character_set_is_text_a_database_takes(character_
         + element(b"\x20\x00\x0e\x00", b"UI", b"1.2.4")
     )
     _identified_or_refused(data, ExplicitVRLittleEndian)
+
+
+@given(place=st.integers(0, 2000), byte=st.integers(0, 255), implicit=st.booleans())
+@settings(deadline=QUICKLY)
+def test_what_is_read_fast_is_what_pydicom_reads(place: int, byte: int, *, implicit: bool) -> None:
+    ds = make_dx_once()
+    begin = _plain_begin(implicit=implicit)
+    place %= len(begin)
+    data = begin[:place] + bytes([byte]) + begin[place + 1 :]
+    syntax = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
+    request = request_for(ds, dataset=data, transfer_syntax=TransferSyntaxUID(syntax))
+    fast = part10._identify_plain(request, BytesIO(data))  # noqa: SLF001  compared with the other way
+    if fast is not None:
+        assert fast == part10._identify_any(request, BytesIO(data))  # noqa: SLF001
+
+
+@cache
+def _plain_begin(*, implicit: bool) -> bytes:
+    buffer = DicomBytesIO()
+    buffer.is_little_endian, buffer.is_implicit_VR = True, implicit
+    write_dataset(buffer, make_dx_once())
+    begin = buffer.getvalue()[:2400]
+    request = request_for(make_dx_once(), dataset=begin, transfer_syntax=TransferSyntaxUID(ImplicitVRLittleEndian))
+    assert not implicit or part10._identify_plain(request, BytesIO(begin)) is not None  # noqa: SLF001  it is of use
+    return begin

@@ -17,7 +17,8 @@ from dicom_io.values import SOPInstanceUID, StudyUID
 from tests.factories import make_dx, make_study, radiograph, study_uid, write
 from tests.fakes import FakeEngine, stored_instance
 from worker.engine import Engine, Gate, LocalEngine
-from worker.steps.predict import identity_of, parameters_of
+from worker.registry import identity_of
+from worker.steps.predict import parameters_of
 from worker.values import ReadyStudy, StudyId, StudyOutcome
 
 MakeStudy = Callable[..., ReadyStudy]

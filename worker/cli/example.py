@@ -15,8 +15,13 @@ data_dir = "var"                        # received objects, reports, and the emb
 ae_title = "CXRWORKER"                  # what the PACS calls
 host = "127.0.0.1"                      # address to listen on; 0.0.0.0 for all
 port = 11112
+called_ae_titles = []                   # empty: whatever the caller calls us; else only these
 calling_ae_titles = []                  # empty: anybody; else only these
+addresses = []                          # empty: from anywhere; else only these networks, as "192.0.2.0/24"
 maximum_associations = 64
+maximum_associations_per_caller = 0     # of one calling AE title at one address; 0: no other limit
+maximum_object_bytes = 4294967296       # a larger object is refused
+minimum_free_bytes = 268435456          # while less is free on the disk, senders are told to try again later (0xA700)
 
 # A second port for senders with a certificate, TLS 1.2 and 1.3 (BCP 195). Files in PEM. Restart after renewing them.
 # [dicom.tls]

@@ -27,7 +27,7 @@ def reprocess(
 ) -> None:
     """Analyse studies again with the active model; a new result supersedes the old one, an equal one is not sent twice."""
     from worker.db import studies
-    from worker.models import active_identity
+    from worker.registry import active_identity
     from worker.values import StudyState
 
     if sum((bool(study_uids), outdated, failed)) != 1:

@@ -7,7 +7,8 @@ import torch
 from cxr_models.errors import Permanent
 from cxr_models.predict import Predictor
 from cxr_models.values import Card, Prediction
-from worker.values import Answer, ModelIdentity
+from worker.registry import identity_of
+from worker.values import Answer
 
 
 def predict(predictor: Predictor, tensors: Sequence[torch.Tensor]) -> list[Answer | str]:
@@ -57,8 +58,3 @@ def parameters_of(card: Card) -> tuple[str, ...]:
     squashed = f"squashed to {preparation.side} x {preparation.side}, mean {preparation.mean:g}, deviation {preparation.std:g}"
     biases = tuple(f"bias {label} {bias:.4f}" for label, bias in sorted(card.biases.items()))
     return f"preparation {squashed}, views {card.views}", f"undetermined below {card.abstain_below:.4f}", *biases
-
-
-def identity_of(card: Card) -> ModelIdentity:
-    """Which weights a card describes."""
-    return ModelIdentity(name=card.name, version=card.version, weights_sha256=card.weights_sha256)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from dicom_io.part10 import StoreRequest, file_header
-from worker.files import PartFile
+from worker.files import FOLDER_MODE, PartFile, make_folder, sync_folder
 from worker.values import StoredFile
 
 FOLDER = Path("received")
@@ -43,12 +43,23 @@ class IncomingObject:
         return StoredFile(path=FOLDER / sha256[:2] / f"{sha256}.dcm", sha256=sha256, size=self._size)
 
     def keep_as(self, path: Path) -> None:
-        """Make it durable under its name."""
-        self._part.keep_as(path)
+        """Make it durable under its name. Before its row is committed nobody believes that it is there."""
+        self._part.keep_as_new(path)
 
     def discard(self) -> None:
         """Leave nothing of it, unless it was kept."""
         self._part.discard()
+
+
+def make_folders(data_dir: Path) -> None:
+    """Make every folder that objects go to, so that no sender waits for one to become durable."""
+    received = data_dir / FOLDER
+    make_folder(received)
+    missing = {f"{number:02x}" for number in range(256)} - {path.name for path in received.iterdir()}
+    for name in missing:
+        (received / name).mkdir(mode=FOLDER_MODE, exist_ok=True)
+    if missing:
+        sync_folder(received)
 
 
 def store(incoming: IncomingObject, file: StoredFile, *, data_dir: Path) -> None:
