@@ -118,7 +118,7 @@ instances = Table(
     Column("calling_ae_title", String(16), nullable=False),
     Column("peer_address", String(64), nullable=False),
     Column("received_at", UtcDateTime, nullable=False),
-    Column("turn", Integer, nullable=False),
+    Column("turn", Integer, nullable=False, index=True),
     Column("conflict", Boolean, nullable=False, server_default=false()),
     Column("eligible", Boolean),
     Column("reason_code", String(32)),
