@@ -15,7 +15,8 @@ from pydicom.uid import UID, ImplicitVRLittleEndian
 from dicom_io.command import Element, Request
 from dicom_io.errors import InvalidObject, NotDicom, ObjectRefused, PeerRefused
 from dicom_io.foreign import any_error_as
-from dicom_io.requestor import Association, Command, Context, Message, associate
+from dicom_io.proposal import Context
+from dicom_io.requestor import Association, Command, Message, associate
 from dicom_io.values import Peer, SOPClassUID, SOPInstanceUID, TransferSyntaxUID
 
 STORAGE_COMMITMENT: Final = SOPClassUID("1.2.840.10008.1.20.1")

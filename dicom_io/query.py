@@ -11,7 +11,8 @@ from pydicom.uid import ImplicitVRLittleEndian
 from dicom_io.command import Element, Request
 from dicom_io.errors import NotDicom, PeerRefused, PeerUnavailable
 from dicom_io.payload import decode_payload, encode_payload, text_of
-from dicom_io.requestor import ANSWER_SECONDS, Association, Command, Context, associate
+from dicom_io.proposal import Context
+from dicom_io.requestor import ANSWER_SECONDS, Association, Command, associate
 from dicom_io.values import Peer, SOPClassUID, StudyUID, TransferSyntaxUID
 
 _STUDY_ROOT: Final = SOPClassUID("1.2.840.10008.5.1.4.1.2.2.1")

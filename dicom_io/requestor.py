@@ -1,6 +1,6 @@
 """An association that we open: one blocking socket and one message at a time, in the caller's thread (PS3.8 section 9).
 
-pynetdicom's classes put the negotiation into bytes. Its own association has two threads that look for work every so often,
+pynetdicom's classes read and write the negotiation. Its own association has two threads that look for work every so often,
 which costs some milliseconds an object, and it says nothing of what is wrong with TLS.
 """
 
@@ -13,14 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from time import monotonic
 
-from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RJ, A_ASSOCIATE_RQ
-from pynetdicom.pdu_primitives import (
-    A_ASSOCIATE,
-    ImplementationClassUIDNotification,
-    ImplementationVersionNameNotification,
-    MaximumLengthNotification,
-)
-from pynetdicom.presentation import PresentationContext
+from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RJ
 
 from dicom_io.command import NO_DATA_SET, CommandValue, Element, decode_command, encode_command
 from dicom_io.errors import (
@@ -34,20 +27,18 @@ from dicom_io.errors import (
 )
 from dicom_io.foreign import any_error_as
 from dicom_io.handshake import explain
-from dicom_io.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from dicom_io.values import Peer, SOPClassUID, TransferSyntaxUID
+from dicom_io.proposal import MAX_PDU_BYTES, Context, encode_proposal
+from dicom_io.values import Peer
 
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 30.0
 _RELEASE_SECONDS = 5.0
-_MAX_PDU_BYTES = 128 * 1024
 _LONGEST_PDU_BYTES = 1024 * 1024
 """What a peer may send us at most, whatever it was told: an answer is a few hundred bytes."""
 
 _ASSOCIATE_AC, _ASSOCIATE_RJ, _P_DATA, _RELEASE_RQ, _RELEASE_RP, _ABORT = 2, 3, 4, 5, 6, 7
 _IS_COMMAND, _IS_LAST = 1, 2
 
-Context = tuple[SOPClassUID, TransferSyntaxUID]
 Command = Mapping[Element, CommandValue]
 
 
@@ -116,14 +107,14 @@ class Association:
         self._where = where
         self._buffer = bytearray()
         self._accepted: dict[Context, int] = {}
-        self._fragment_bytes = _MAX_PDU_BYTES
+        self._fragment_bytes = MAX_PDU_BYTES
         self._message_id = 0
         self._arrived: deque[Message] = deque()
         self._open = True
 
     def negotiate(self, called_ae_title: str, contexts: Sequence[Context], *, calling_ae_title: str) -> None:
         """Ask for the association and read what was accepted."""
-        self._send(_request(called_ae_title, contexts, calling_ae_title=calling_ae_title))
+        self._send(encode_proposal(called_ae_title, contexts, calling_ae_title=calling_ae_title))
         kind, pdu = self._receive_pdu(monotonic() + ANSWER_SECONDS)
         with any_error_as(PeerUnreachable, f"{self._where} does not answer as a DICOM node: {{}}.", but=(PeerRefused,)):
             if kind == _ASSOCIATE_RJ:
@@ -137,12 +128,12 @@ class Association:
             acceptance = A_ASSOCIATE_AC()
             acceptance.decode(pdu)
             answer = acceptance.to_primitive()
-            limit = int(answer.maximum_length_received or 0) or _MAX_PDU_BYTES
+            limit = int(answer.maximum_length_received or 0) or MAX_PDU_BYTES
             for context in answer.presentation_context_definition_results_list:
                 number = int(context.context_id or 0)
                 if context.result == 0:
                     self._accepted[contexts[(number - 1) // 2]] = number
-        self._fragment_bytes = max(min(limit, _MAX_PDU_BYTES) - 6, 2) & ~1
+        self._fragment_bytes = max(min(limit, MAX_PDU_BYTES) - 6, 2) & ~1
         if not self._accepted:
             self.release()
             raise ObjectRefused(f"{called_ae_title} accepts none of the proposed storage classes and transfer syntaxes.")
@@ -286,34 +277,6 @@ class Association:
     def _send(self, encoded: bytes) -> None:
         self._connection.settimeout(ANSWER_SECONDS)
         self._connection.sendall(encoded)
-
-
-def _request(called_ae_title: str, contexts: Sequence[Context], *, calling_ae_title: str) -> bytes:
-    request = A_ASSOCIATE()
-    request.application_context_name = "1.2.840.10008.3.1.1.1"
-    request.calling_ae_title = calling_ae_title
-    request.called_ae_title = called_ae_title
-    proposed = []
-    for place, (sop_class, syntax) in enumerate(contexts):
-        context = PresentationContext()
-        context.context_id = 2 * place + 1
-        context.abstract_syntax = sop_class
-        context.transfer_syntax = [syntax]
-        proposed.append(context)
-    request.presentation_context_definition_list = proposed
-    length, implementation, version = (
-        MaximumLengthNotification(),
-        ImplementationClassUIDNotification(),
-        ImplementationVersionNameNotification(),
-    )
-    length.maximum_length_received = _MAX_PDU_BYTES
-    implementation.implementation_class_uid = IMPLEMENTATION_CLASS_UID
-    version.implementation_version_name = IMPLEMENTATION_VERSION_NAME
-    request.user_information = [length, implementation, version]
-    pdu = A_ASSOCIATE_RQ()
-    pdu.from_primitive(request)
-    encoded: bytes = pdu.encode()
-    return encoded
 
 
 def _over_tls(connection: socket.socket, tls: ssl.SSLContext, host: str) -> ssl.SSLSocket:

@@ -11,7 +11,8 @@ from pynetdicom.dsutils import split_dataset
 from dicom_io.command import Element, Request
 from dicom_io.errors import DicomError, ObjectRefused, PeerBusy, PeerRefused, PeerUnavailable
 from dicom_io.foreign import any_error_as
-from dicom_io.requestor import Association, Command, Context, Message, associate
+from dicom_io.proposal import Context
+from dicom_io.requestor import Association, Command, Message, associate
 from dicom_io.status import means_later, means_never, means_stored
 from dicom_io.values import Peer, SOPClassUID, SOPInstanceUID, TransferSyntaxUID
 
