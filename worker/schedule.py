@@ -28,12 +28,12 @@ log = structlog.get_logger()
 STUDIES = "studies"
 NIGHTLY = "nightly"
 MEND = "mend"
-RETAIN = "retain"
-_EVIDENCE_KEPT = timedelta(days=30)
-AUDIT = "audit"
-_AUDIT_SECONDS = 5.0
 ECHO_EVERY = timedelta(seconds=15)
 """How often a destination that could not be reached is asked whether it can be again."""
+RETAIN = "retain"
+AUDIT = "audit"
+_AUDIT_SECONDS = 5.0
+_EVIDENCE_KEPT = timedelta(days=30)
 
 
 class Schedule:
@@ -124,16 +124,16 @@ class Schedule:
         for sender in self._parts.settings.study.senders:
             self._come_back(_question_of(sender), next_question(sender, self._parts))
 
+    def _tell_auditor(self) -> None:
+        while not self._closing.is_set() and self._auditor.tell():
+            pass
+
     def _asker(self, sender: SenderSettings) -> Callable[[], None]:
         def run() -> None:
             if ask_about_studies(sender, self._parts):
                 self.wake()
 
         return run
-
-    def _tell_auditor(self) -> None:
-        while not self._closing.is_set() and self._auditor.tell():
-            pass
 
     def _deliverer(self, destination: Destination) -> Callable[[], None]:
         next_echo: datetime | None = None
