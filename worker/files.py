@@ -1,10 +1,9 @@
 """Files that survive a power cut, and only whole."""
 
-import fcntl
 import os
 import secrets
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
@@ -63,30 +62,6 @@ class PartFile:
         self._path.replace(path)
         sync_folder(path.parent)
 
-    def keep_as_new(self, path: Path) -> None:
-        """As `keep_as`, for a name of which nothing may be believed before this returns, and with one sync less to wait for.
-
-        The name comes first: making the file durable then makes its folder durable too on most file systems, so that the sync
-        of the folder finds nothing left to do. After a crash meanwhile the name may stand for half a file. So an existing file
-        is never replaced like this.
-        """
-        make_folder(path.parent)
-        try:
-            os.link(self._path, path)
-        except OSError:  # it is there already, or the file system has no links
-            with _alone_in(path.parent):
-                self.keep_as(path)
-            return
-        try:
-            os.fsync(self._descriptor)
-            sync_folder(path.parent)
-        except BaseException:
-            with _alone_in(path.parent), suppress(FileNotFoundError):
-                if path.samefile(self._path):  # and not what somebody else has put in its place
-                    path.unlink()
-            raise
-        self.discard()
-
     def discard(self) -> None:
         """Remove what was not kept."""
         if self._is_open:
@@ -96,17 +71,6 @@ class PartFile:
     def _close(self) -> None:
         self._is_open = False
         os.close(self._descriptor)
-
-
-@contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Keep others from replacing and removing here meanwhile; other processes too."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def make_folder(folder: Path) -> None:

@@ -142,7 +142,6 @@ def test_a_full_disk_is_out_of_resources_and_leaves_nothing_behind(
     with monkeypatch.context() as broken:
         if failing == "rename":
             broken.setattr(files.Path, "replace", full)
-            broken.setattr(files.os, "link", full)
         else:
             broken.setattr(files.os, failing, full)
         with pytest.raises(OSError, match="No space") as caught:

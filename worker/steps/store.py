@@ -43,8 +43,8 @@ class IncomingObject:
         return StoredFile(path=FOLDER / sha256[:2] / f"{sha256}.dcm", sha256=sha256, size=self._size)
 
     def keep_as(self, path: Path) -> None:
-        """Make it durable under its name. Before its row is committed nobody believes that it is there."""
-        self._part.keep_as_new(path)
+        """Make it durable under its name."""
+        self._part.keep_as(path)
 
     def discard(self) -> None:
         """Leave nothing of it, unless it was kept."""
