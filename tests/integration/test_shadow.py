@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 
 from cxr_models.errors import DeviceBusy, NonFiniteOutput
 from cxr_models.predict import Predictor
@@ -24,7 +25,8 @@ from tests.factories import make_study, study_uid, write_model
 from tests.fakes import FakePacs, Site, answer_for, make_site, model_identity
 from worker import pipeline
 from worker.db import models
-from worker.db.database import Database
+from worker.db.database import Database, open_database
+from worker.db.events import Event
 from worker.db.schema import predictions
 from worker.models import ModelHolder
 from worker.pipeline import Parts
@@ -74,14 +76,13 @@ def _without(study: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.fixture
-def unshadowed(test_database: TestDatabase, tmp_path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
+def unshadowed(sqlite_template: Path, tmp_path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
     """The study and the reports of a worker without a shadow, on the same images at the same moment."""
-    with worker(test_database.opened, tmp_path / "reference") as site:
-        study = _analysed(site)
-        reports = _reports(site)
-    with test_database.opened.write() as connection:
-        for table in ("deliveries", "reports", "predictions", "events", "instances", "studies"):
-            connection.exec_driver_sql(f"DELETE FROM {table}")  # noqa: S608  names of ours
+    shutil.copy(sqlite_template, tmp_path / "reference.db")
+    database = open_database(f"sqlite:///{tmp_path / 'reference.db'}")
+    with worker(database, tmp_path / "reference") as site:
+        study, reports = _analysed(site), _reports(site)
+    database.close()
     return study, reports
 
 
@@ -295,16 +296,16 @@ def test_active_and_shadow_answers_are_recorded_together_or_not_at_all(site: Sit
     frontal = str(make_study()[0].SOPInstanceUID)
     site.engine.shadows = {frontal: answer_for("COVID-19", model=model_identity("shadow"))}
     site.receive(*make_study())
-    add, added = pipeline.analyses.events.add, []
+    record, cut = pipeline.analyses.events.record, []
 
-    def cut_off(*arguments: Any, **options: Any) -> None:
-        if arguments[1] == "analysed" and not added:
-            added.append(1)
+    def cut_off(connection: Connection, event: Event) -> None:
+        if event.kind == "analysed" and not cut:
+            cut.append(event)
             raise RuntimeError
-        add(*arguments, **options)
+        record(connection, event)
 
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline.analyses.events, "add", cut_off)
+        patch.setattr(pipeline.analyses.events, "record", cut_off)
         site.settle()
     with site.database.read() as connection:
         assert connection.execute(select(predictions.c.id)).all() == []

@@ -14,16 +14,16 @@ from pydicom.dataset import Dataset
 from sqlalchemy import select
 
 from cxr_models.errors import DeviceBusy
-from dicom_io.errors import PeerUnavailable
+from dicom_io.errors import PeerUnavailable, PeerUnreachable
 from dicom_io.sender import StoreOutcome
 from tests.factories import make_study, study_uid
 from tests.fakes import Site, make_site, model_identity
 from worker import pipeline
-from worker.db import listing, studies
 from worker.db import reports as report_rows
+from worker.db import studies
 from worker.db.database import open_database
 from worker.db.schema import instances, predictions, reports
-from worker.settings import Destination
+from worker.settings import Destination, Settings
 from worker.values import DueDelivery, StudyState, Triage
 
 NAMES = ("one", "two")
@@ -32,6 +32,8 @@ SETTLE = st.sampled_from([True, False])
 DESTINATIONS = tuple(
     Destination(name=name, ae_title="PACS", host="127.0.0.1", port=1, outputs=("sr",)) for name in ("near", "far")
 )
+
+_AWAY = {"near": PeerUnavailable, "far": PeerUnreachable}
 
 
 class Studies(RuleBasedStateMachine):
@@ -64,10 +66,10 @@ class Studies(RuleBasedStateMachine):
                 self.database.close()
                 shutil.rmtree(self.folder)
 
-    def _deliver(self, due: list[DueDelivery], destination: Destination, **_: object) -> Any:
+    def _deliver(self, due: list[DueDelivery], destination: Destination, _settings: Settings) -> Any:
         for delivery in due:
             if destination.name in self.away:
-                yield delivery, StoreOutcome(path=delivery.path, error=PeerUnavailable())
+                yield delivery, StoreOutcome(path=delivery.path, error=_AWAY[destination.name]())
             else:
                 self.delivered.append((destination.name, delivery.path))
                 yield delivery, StoreOutcome(path=delivery.path, error=None)
@@ -117,8 +119,13 @@ class Studies(RuleBasedStateMachine):
     @rule()
     def retry_deliveries(self) -> None:
         with self.database.write() as connection:
-            failed = listing.list_deliveries(connection, state="failed")
-            report_rows.retry(connection, [delivery["id"] for delivery in failed], now=self.site.clock())
+            report_rows.retry(connection, None, now=self.site.clock())
+
+    @rule(name=st.sampled_from(["near", "far"]))
+    def answer_again(self, name: str) -> None:
+        if name not in self.away:
+            with self.database.write() as connection:
+                report_rows.destination_answers(connection, name, now=self.site.clock())
 
     @invariant()
     def nothing_received_is_lost(self) -> None:
