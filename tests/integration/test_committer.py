@@ -1,0 +1,103 @@
+"""What several threads change at once is one transaction, and what one of them gets wrong is its own."""
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from threading import Event
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, insert, select
+
+from tests.conftest import TestDatabase
+from tests.fakes import FakeClock
+from worker.db.committer import Committer
+from worker.db.database import Database
+from worker.db.schema import activations
+from worker.errors import DatabaseUnavailable
+
+AT = FakeClock()()
+
+
+def entering(model: str) -> Callable[[Connection], None]:
+    def change(connection: Connection) -> None:
+        connection.execute(insert(activations).values(at=AT, model=model))
+
+    return change
+
+
+def entered(database: Database) -> list[str]:
+    with database.read() as connection:
+        return sorted(connection.execute(select(activations.c.model)).scalars())
+
+
+class Counted:
+    """Transactions of a database, counted; the first one waits to be let go on."""
+
+    def __init__(self, database: Database) -> None:
+        self.transactions = 0
+        self.began, self.go_on = Event(), Event()
+        self._database = database
+
+    def write(self) -> AbstractContextManager[Connection]:
+        return self._write()
+
+    @contextmanager
+    def _write(self) -> Any:
+        self.transactions += 1
+        with self._database.write() as connection:
+            if self.transactions == 1:
+                self.began.set()
+                assert self.go_on.wait(30)
+            yield connection
+
+
+def together(database: Database, changes: dict[str, Callable[[Connection], None]]) -> tuple[Counted, dict[str, Future[None]]]:
+    """Commit the first change, and all others while its transaction is open."""
+    counted = Counted(database)
+    committer = Committer(counted.write)
+    with ThreadPoolExecutor(len(changes) + 1) as pool:
+        pool.submit(committer.commit, entering("first"))
+        assert counted.began.wait(30)
+        done = {name: pool.submit(committer.commit, change) for name, change in changes.items()}
+        while len(committer._waiting) < len(changes):  # noqa: SLF001  nothing else tells that all of them wait
+            Event().wait(0.001)
+        counted.go_on.set()
+    return counted, done
+
+
+def test_what_waits_while_another_commits_is_one_transaction(database: Database) -> None:
+    names = [f"model-{number}" for number in range(8)]
+    counted, done = together(database, {name: entering(name) for name in names})
+    assert [each.result() for each in done.values()] == [None] * 8
+    assert entered(database) == sorted(["first", *names])
+    assert counted.transactions == 2
+
+
+def test_what_one_change_gets_wrong_is_raised_to_it_alone(database: Database) -> None:
+    def wrong(connection: Connection) -> None:
+        entering("wrong")(connection)
+        raise ZeroDivisionError
+
+    _, done = together(database, {"one": entering("one"), "wrong": wrong, "two": entering("two")})
+    assert isinstance(done["wrong"].exception(), ZeroDivisionError)
+    assert (done["one"].result(), done["two"].result()) == (None, None)
+    assert entered(database) == ["first", "one", "two"]
+
+
+def test_a_row_that_the_database_refuses_takes_no_other_with_it(database: Database) -> None:
+    def refused(connection: Connection) -> None:
+        connection.execute(insert(activations).values(at=AT, model=None))
+
+    _, done = together(database, {"one": entering("one"), "refused": refused})
+    assert done["refused"].exception() is not None
+    assert done["one"].result() is None
+    assert entered(database) == ["first", "one"]
+
+
+def test_nobody_is_told_of_success_while_the_database_is_away(test_database: TestDatabase) -> None:
+    committer = Committer(test_database.opened.write)
+    with test_database.away(), pytest.raises(DatabaseUnavailable):
+        committer.commit(entering("lost"))
+    committer.commit(entering("kept"))
+    assert entered(test_database.opened) == ["kept"]
