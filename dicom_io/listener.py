@@ -3,6 +3,7 @@
 Connections that have not said anything yet wait in one place and take no thread: a thousand of them keep nobody waiting.
 """
 
+import errno
 import selectors
 import socket
 import ssl
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from logging import getLogger
 from threading import Condition, Thread
-from time import monotonic
+from time import monotonic, sleep
 from types import MappingProxyType, TracebackType
 from typing import Self
 
@@ -101,8 +102,7 @@ class Listener:
             while not self._closing:
                 for key, _ in selector.select(_TICK_SECONDS):
                     if key.fileobj is self._socket:
-                        with suppress(OSError):  # it is gone already, or there is no descriptor left for now
-                            connection, _ = self._socket.accept()
+                        if (connection := self._next_connection()) is not None:
                             silent[connection] = monotonic()
                             selector.register(connection, selectors.EVENT_READ)
                     elif isinstance(key.fileobj, socket.socket):
@@ -117,6 +117,15 @@ class Listener:
                     connection.close()
             for connection in silent:
                 connection.close()
+
+    def _next_connection(self) -> socket.socket | None:
+        try:
+            return self._socket.accept()[0]
+        except OSError as error:
+            if error.errno in {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}:
+                log.warning("No connection can be taken for now: %s.", error.strerror)
+                sleep(_TICK_SECONDS)  # it stays in the queue: to look again at once would only burn the processor
+            return None  # else it is gone already
 
     def _start(self, connection: socket.socket) -> None:
         with self._changed:

@@ -169,7 +169,7 @@ def agree(proposal: Proposal, services: Collection[str]) -> Agreement:
     answer.result = 0x00
     answer.result_source = 0x01
     answer.presentation_context_definition_results_list = results
-    answer.user_information = [*_ourselves(), *_roles(proposal, accepted, services)]
+    answer.user_information = [*ourselves(), *_roles(proposal, accepted, services)]
     encoded = A_ASSOCIATE_AC()
     encoded.from_primitive(answer)
     limit = int(proposal.primitive.maximum_length_received or 0)
@@ -204,9 +204,8 @@ def _is_storage(sop_class: str) -> bool:
     return uid_to_service_class(sop_class) in {StorageServiceClass, ServiceClass}
 
 
-def _ourselves() -> list[
-    MaximumLengthNotification | ImplementationClassUIDNotification | ImplementationVersionNameNotification
-]:
+def ourselves() -> list[MaximumLengthNotification | ImplementationClassUIDNotification | ImplementationVersionNameNotification]:
+    """Say what a PDU sent to us may hold, and what we are (PS3.7 annex D.3.3)."""
     length, implementation, version = (
         MaximumLengthNotification(),
         ImplementationClassUIDNotification(),

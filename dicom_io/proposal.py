@@ -3,19 +3,12 @@
 from collections.abc import Sequence
 
 from pynetdicom.pdu import A_ASSOCIATE_RQ
-from pynetdicom.pdu_primitives import (
-    A_ASSOCIATE,
-    ImplementationClassUIDNotification,
-    ImplementationVersionNameNotification,
-    MaximumLengthNotification,
-)
+from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.presentation import PresentationContext
 
-from dicom_io.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from dicom_io.negotiation import ourselves
 from dicom_io.values import SOPClassUID, TransferSyntaxUID
 
-MAX_PDU_BYTES = 128 * 1024
-"""What a PDU sent to us may hold, and the most that we send in one."""
 Context = tuple[SOPClassUID, TransferSyntaxUID]
 """A presentation context with its one transfer syntax."""
 
@@ -34,15 +27,7 @@ def encode_proposal(called_ae_title: str, contexts: Sequence[Context], *, callin
         context.transfer_syntax = [syntax]
         proposed.append(context)
     request.presentation_context_definition_list = proposed
-    length, implementation, version = (
-        MaximumLengthNotification(),
-        ImplementationClassUIDNotification(),
-        ImplementationVersionNameNotification(),
-    )
-    length.maximum_length_received = MAX_PDU_BYTES
-    implementation.implementation_class_uid = IMPLEMENTATION_CLASS_UID
-    version.implementation_version_name = IMPLEMENTATION_VERSION_NAME
-    request.user_information = [length, implementation, version]
+    request.user_information = [*ourselves()]
     pdu = A_ASSOCIATE_RQ()
     pdu.from_primitive(request)
     encoded: bytes = pdu.encode()

@@ -27,8 +27,10 @@ from dicom_io.errors import (
 )
 from dicom_io.foreign import any_error_as
 from dicom_io.handshake import explain
-from dicom_io.proposal import MAX_PDU_BYTES, Context, encode_proposal
+from dicom_io.negotiation import MAX_PDU_BYTES
+from dicom_io.proposal import Context, encode_proposal
 from dicom_io.values import Peer
+from dicom_io.wire import Pdu
 
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 30.0
@@ -36,7 +38,6 @@ _RELEASE_SECONDS = 5.0
 _LONGEST_PDU_BYTES = 1024 * 1024
 """What a peer may send us at most, whatever it was told: an answer is a few hundred bytes."""
 
-_ASSOCIATE_AC, _ASSOCIATE_RJ, _P_DATA, _RELEASE_RQ, _RELEASE_RP, _ABORT = 2, 3, 4, 5, 6, 7
 _IS_COMMAND, _IS_LAST = 1, 2
 
 Command = Mapping[Element, CommandValue]
@@ -117,13 +118,13 @@ class Association:
         self._send(encode_proposal(called_ae_title, contexts, calling_ae_title=calling_ae_title))
         kind, pdu = self._receive_pdu(monotonic() + ANSWER_SECONDS)
         with any_error_as(PeerUnreachable, f"{self._where} does not answer as a DICOM node: {{}}.", but=(PeerRefused,)):
-            if kind == _ASSOCIATE_RJ:
+            if kind == Pdu.ASSOCIATE_RJ:
                 rejection = A_ASSOCIATE_RJ()
                 rejection.decode(pdu)
                 words = f"{rejection.result_str}, {rejection.reason_str}"
                 raise AssociationRejected(f"{called_ae_title} rejected the association: {words}.")
-            if kind != _ASSOCIATE_AC:
-                words = "aborted the association" if kind == _ABORT else "does not answer as a DICOM node"
+            if kind != Pdu.ASSOCIATE_AC:
+                words = "aborted the association" if kind == Pdu.ABORT else "does not answer as a DICOM node"
                 raise PeerUnreachable(f"{self._where} {words}.")
             acceptance = A_ASSOCIATE_AC()
             acceptance.decode(pdu)
@@ -187,9 +188,9 @@ class Association:
             return
         self._open = False
         with suppress(OSError, DicomError):
-            self._send(struct.pack(">BxI4x", _RELEASE_RQ, 4))
+            self._send(struct.pack(">BxI4x", Pdu.RELEASE_RQ, 4))
             deadline = monotonic() + min(_RELEASE_SECONDS, ANSWER_SECONDS)
-            while self._receive_pdu(deadline)[0] != _RELEASE_RP:
+            while self._receive_pdu(deadline)[0] != Pdu.RELEASE_RP:
                 pass
 
     def abort(self) -> None:
@@ -197,7 +198,7 @@ class Association:
         if self._open:
             self._open = False
             with suppress(OSError):
-                self._send(struct.pack(">BxI4x", _ABORT, 4))
+                self._send(struct.pack(">BxI4x", Pdu.ABORT, 4))
 
     def _send_message(self, context_id: int, command: Command, dataset: bytes = b"") -> None:
         kind = 0x0000 if dataset else NO_DATA_SET
@@ -212,7 +213,7 @@ class Association:
 
     @staticmethod
     def _pdu(context_id: int, fragment: bytes, control: int) -> bytes:
-        return struct.pack(">BxIIBB", _P_DATA, len(fragment) + 6, len(fragment) + 2, context_id, control) + fragment
+        return struct.pack(">BxIIBB", Pdu.DATA, len(fragment) + 6, len(fragment) + 2, context_id, control) + fragment
 
     def _receive_message(self, deadline: float) -> Message:
         parts: dict[int, bytearray] = {_IS_COMMAND: bytearray(), 0: bytearray()}
@@ -239,13 +240,13 @@ class Association:
 
     def _receive_fragments(self, deadline: float) -> Iterator[tuple[int, int, bytes]]:
         kind, pdu = self._receive_pdu(deadline)
-        if kind == _ABORT:
+        if kind == Pdu.ABORT:
             raise PeerUnavailable("The association broke off: the peer aborted it.")
-        if kind == _RELEASE_RQ:
+        if kind == Pdu.RELEASE_RQ:
             self._open = False
-            self._send(struct.pack(">BxI4x", _RELEASE_RP, 4))
+            self._send(struct.pack(">BxI4x", Pdu.RELEASE_RP, 4))
             raise PeerUnavailable("The association broke off: the peer released it.")
-        if kind != _P_DATA:
+        if kind != Pdu.DATA:
             raise PeerUnavailable(f"{self._where} sends what does not belong here.")
         at = 6
         while at + 6 <= len(pdu):

@@ -95,6 +95,21 @@ def test_a_row_that_the_database_refuses_takes_no_other_with_it(database: Databa
     assert entered(database) == ["first", "one"]
 
 
+def test_nobody_is_told_of_success_when_the_thread_that_commits_for_all_is_ended(database: Database) -> None:
+    def ended(connection: Connection) -> None:
+        entering("ended")(connection)
+        raise SystemExit
+
+    _, done = together(database, {"ended": ended, "one": entering("one"), "two": entering("two")})
+    failures = [each.exception() for each in done.values()]
+    assert sorted(type(failure).__name__ for failure in failures) == [
+        "DatabaseUnavailable",
+        "DatabaseUnavailable",
+        "SystemExit",
+    ]
+    assert entered(database) == ["first"]
+
+
 def test_nobody_is_told_of_success_while_the_database_is_away(test_database: TestDatabase) -> None:
     committer = Committer(test_database.opened.write)
     with test_database.away(), pytest.raises(DatabaseUnavailable):

@@ -1,6 +1,8 @@
 """Who is let in, how much at once, and for how long somebody may keep others waiting."""
 
 import errno
+import os
+import resource
 import socket
 import struct
 from collections.abc import Iterator
@@ -102,6 +104,21 @@ def test_two_hundred_silent_connections_keep_nobody_waiting() -> None:
     with listening(Inbox(), replace(SETTINGS, maximum_associations=2)) as listener, ExitStack() as silent:
         for _ in range(200):
             silent.enter_context(connected(listener.port))
+        echo(Peer(ae_title="CXRWORKER", host="127.0.0.1", port=listener.port), calling_ae_title="GOOD")
+
+
+def test_a_process_without_a_descriptor_left_says_so_and_goes_on_when_it_has_one(caplog: pytest.LogCaptureFixture) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with listening(Inbox(), SETTINGS) as listener, ExitStack() as silent:
+        client = silent.enter_context(socket.socket())
+        first_free = os.dup(client.fileno())
+        os.close(first_free)
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (first_free, limits[1]))
+            client.connect(("127.0.0.1", listener.port))
+            wait_for(lambda: "No connection can be taken for now" in caplog.text, "the lack to be told")
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
         echo(Peer(ae_title="CXRWORKER", host="127.0.0.1", port=listener.port), calling_ae_title="GOOD")
 
 

@@ -17,7 +17,7 @@ class _Ticket:
     def __init__(self, change: Change) -> None:
         self.change = change
         self.is_done = False
-        self.error: Exception | None = None
+        self.error: Exception | None = DatabaseUnavailable("The transaction was broken off.")
 
 
 class Committer:
@@ -47,6 +47,8 @@ class Committer:
             with self._write() as connection:
                 for ticket in tickets:
                     ticket.change(connection)
+            for ticket in tickets:
+                ticket.error = None
         except Exception as error:  # noqa: BLE001  the boundary between the threads: each gets its own
             if len(tickets) > 1 and not isinstance(error, DatabaseUnavailable):
                 for ticket in tickets:
@@ -54,5 +56,6 @@ class Committer:
                 return
             for ticket in tickets:
                 ticket.error = error
-        for ticket in tickets:
-            ticket.is_done = True
+        finally:
+            for ticket in tickets:
+                ticket.is_done = True
