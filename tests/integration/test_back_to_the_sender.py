@@ -9,9 +9,10 @@ import pytest
 from dicom_io.kinds import Kind
 from tests.factories import make_study, study_uid
 from tests.fakes import FakePacs, Site, fake_pacs, make_site
+from worker.configuration import read_settings
 from worker.db.database import Database
 from worker.errors import ConfigurationError
-from worker.settings import Settings, read_settings
+from worker.settings import Settings
 
 BACK = """
 [[destinations]]

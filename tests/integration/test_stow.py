@@ -26,9 +26,10 @@ from tests.requirements import need
 from tests.servers import orthanc
 from tests.viewer import orthanc_plugins
 from worker.commitment import resume_deliveries
+from worker.configuration import read_settings
 from worker.db.database import Database
 from worker.errors import ConfigurationError
-from worker.settings import Destination, read_settings
+from worker.settings import Destination
 
 
 @dataclass

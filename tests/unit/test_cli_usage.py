@@ -9,7 +9,8 @@ import pytest
 import typer
 
 from worker.cli import app, main
-from worker.settings import Settings, read_settings
+from worker.configuration import read_settings
+from worker.settings import Settings
 
 
 def _commands() -> list[tuple[str, ...]]:

@@ -20,11 +20,12 @@ from tests.postgres import Cluster
 from tests.requirements import need
 from worker.cli import app
 from worker.cli.example import EXAMPLE
+from worker.configuration import read_settings
 from worker.db import listing, studies
 from worker.db.database import open_database
 from worker.db.migrate import upgrade
 from worker.db.schema import metadata
-from worker.settings import Settings, read_settings
+from worker.settings import Settings
 from worker.values import StudyId
 
 DEPLOY = Path(__file__).parents[2] / "deploy"

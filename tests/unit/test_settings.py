@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from worker.configuration import read_settings
 from worker.errors import ConfigurationError
-from worker.settings import Settings, read_settings
+from worker.settings import Settings
 
 DESTINATION = 'name = "pacs"\nae_title = "ORTHANC"\nhost = "127.0.0.1"\nport = 4242\n'
 

@@ -13,8 +13,9 @@ import pytest
 
 from dicom_io.handshake import explain
 from tests.certificates import Authority, Pair, encrypt
+from worker.configuration import read_settings
 from worker.errors import ConfigurationError
-from worker.settings import Destination, Settings, read_settings
+from worker.settings import Destination, Settings
 from worker.tls import certificate_files, client_context, known_certificate, server_context
 
 

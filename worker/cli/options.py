@@ -23,7 +23,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]
 def settings_of(config: Path | None) -> "Settings":
     """Read the settings and set up the log."""
     from worker import log
-    from worker.settings import read_settings
+    from worker.configuration import read_settings
 
     log.configure()
     return read_settings(config)
