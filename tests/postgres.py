@@ -5,7 +5,7 @@ import pwd
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,16 +14,21 @@ import psycopg
 
 from tests.requirements import need
 
-_FAST = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "listen_addresses=", "max_connections=40")
+_ALWAYS = ("listen_addresses=", "max_connections=40")
+_FAST = ("fsync=off", "synchronous_commit=off", "full_page_writes=off")
 
 
 class Cluster:
     """A running cluster whose only user is ``cxr``, without a password."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, control: Callable[..., None]) -> None:
         self._folder = folder
-        self._admin = psycopg.connect(dbname="postgres", user="cxr", host=str(folder), autocommit=True)
+        self._control = control
+        self._admin = self._connected()
         self._count = 0
+
+    def _connected(self) -> psycopg.Connection:
+        return psycopg.connect(dbname="postgres", user="cxr", host=str(self._folder), autocommit=True)
 
     def url(self, name: str) -> str:
         """What `worker.settings` calls the database's URL."""
@@ -54,6 +59,12 @@ class Cluster:
         """Break every connection to a database, and wait until they are gone."""
         self._admin.execute("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s", [name])
 
+    def restart(self) -> None:
+        """Break off whatever the server does, as a crash would, and start it again."""
+        self._admin.close()
+        self._control("-m", "immediate", "restart")
+        self._admin = self._connected()
+
     def ask(self, statement: str) -> None:
         """Run one statement as the administrator."""
         self._admin.execute(statement.encode())
@@ -64,8 +75,8 @@ class Cluster:
 
 
 @contextmanager
-def cluster() -> Iterator[Cluster]:
-    """Start a cluster; end it by its own process id, and delete it."""
+def cluster(*, durable: bool = False) -> Iterator[Cluster]:
+    """Start a cluster; end it by its own process id, and delete it. A crash of one that is not durable loses commits."""
     initdb, pg_ctl = need("initdb"), need("pg_ctl")
     folder = Path(tempfile.mkdtemp(prefix="cxr-postgres-"))  # the path of a socket is at most 107 bytes
     as_user: dict[str, Any] = {}
@@ -78,15 +89,19 @@ def cluster() -> Iterator[Cluster]:
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, **as_user)
 
     data = folder / "data"
-    options = " ".join([f"-k {folder}", *(f"-c {option}" for option in _FAST)])
+    options = " ".join([f"-k {folder}", *(f"-c {option}" for option in (_ALWAYS if durable else _ALWAYS + _FAST))])
+
+    def control(*words: str | Path) -> None:
+        run(pg_ctl, "-D", data, "-l", folder / "log", "-w", *words)
+
     try:
         run(initdb, "-D", data, "-A", "trust", "-U", "cxr", "-E", "UTF8", "--no-sync", "--no-instructions")
-        run(pg_ctl, "-D", data, "-l", folder / "log", "-o", options, "-w", "start")
+        control("-o", options, "start")
         try:
-            running = Cluster(folder)
+            running = Cluster(folder, control)
             yield running
             running.close()
         finally:
-            run(pg_ctl, "-D", data, "-m", "immediate", "-w", "stop")
+            control("-m", "immediate", "stop")
     finally:
         shutil.rmtree(folder)

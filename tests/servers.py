@@ -45,6 +45,7 @@ class Orthanc:
 
     dicom_port: int
     http_port: int
+    process: subprocess.Popen[bytes] | None = None
 
     def get(self, path: str) -> Any:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}{path}", timeout=10) as answer:
@@ -67,7 +68,12 @@ class Orthanc:
 
 @contextmanager
 def orthanc(
-    folder: Path, *, dicom_port: int | None = None, plugins: Sequence[str] = (), callers: Mapping[str, int] | None = None
+    folder: Path,
+    *,
+    dicom_port: int | None = None,
+    http_port: int | None = None,
+    plugins: Sequence[str] = (),
+    callers: Mapping[str, int] | None = None,
 ) -> Iterator[Orthanc]:
     """Run an Orthanc that keeps its storage in a folder. `callers` are AE titles that it may call, and their ports."""
     settings = {
@@ -76,7 +82,7 @@ def orthanc(
         "IndexDirectory": str(folder / "orthanc"),
         "DicomAet": "ORTHANC",
         "DicomPort": dicom_port or free_port(),
-        "HttpPort": free_port(),
+        "HttpPort": http_port or free_port(),
         "RemoteAccessAllowed": False,
         "AuthenticationEnabled": False,
         "DicomAlwaysAllowStore": True,
@@ -90,7 +96,7 @@ def orthanc(
     with (folder / "orthanc.log").open("ab") as log:
         command, environment = ["Orthanc", str(folder / "orthanc.json")], os.environ | {"TCP_NODELAY": "1"}
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
-    running = Orthanc(dicom_port=settings["DicomPort"], http_port=settings["HttpPort"])  # type: ignore[arg-type]
+    running = Orthanc(dicom_port=settings["DicomPort"], http_port=settings["HttpPort"], process=process)  # type: ignore[arg-type]
     try:
         wait_for(lambda: _answers(running), "Orthanc answers", seconds=START_SECONDS)
         yield running
