@@ -11,11 +11,13 @@ from typing import Final
 PREFIX_BYTES: Final = 64 * 1024
 """As much of a data set as is looked at."""
 _LAST_GROUP: Final = 0x0020
-_LONG: Final = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
-_SHORT: Final = frozenset(
+LONG_VRS: Final = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
+"""Value representations with a length of 32 bits (PS3.5 table 7.1-1)."""
+SHORT_VRS: Final = frozenset(
     {b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FD", b"FL", b"IS"}
     | {b"LO", b"LT", b"PN", b"SH", b"SL", b"SS", b"ST", b"TM", b"UI", b"UL", b"US"}
 )
+"""Those with one of 16 bits (PS3.5 table 7.1-2)."""
 _UNDEFINED: Final = 0xFFFFFFFF
 _PLAIN: Final = {
     b"UI": re.compile(rb"[0-9.]{1,64}"),
@@ -55,10 +57,10 @@ def read_plain(encoded: bytes, wanted: Mapping[int, bytes], *, implicit: bool) -
         if implicit:
             (length,) = struct.unpack_from("<I", encoded, at + 4)
             at += 8
-        elif vr in _SHORT:
+        elif vr in SHORT_VRS:
             (length,) = struct.unpack_from("<H", encoded, at + 6)
             at += 8
-        elif vr in _LONG and at + 12 <= len(encoded):
+        elif vr in LONG_VRS and at + 12 <= len(encoded):
             (length,) = struct.unpack_from("<I", encoded, at + 8)
             at += 12
         else:

@@ -1,16 +1,18 @@
-"""The sending end: C-ECHO, and C-STORE of files as they lie on disk (PS3.4 annexes A and B)."""
+"""The sending end: C-ECHO, and C-STORE of files, as they lie on disk wherever the peer takes that (PS3.4 annexes A and B)."""
 
 import ssl
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydicom.uid import UID, ImplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom.dsutils import split_dataset
 
 from dicom_io.command import Element, Request
 from dicom_io.errors import DicomError, ObjectRefused, PeerBusy, PeerRefused, PeerUnavailable
 from dicom_io.foreign import any_error_as
+from dicom_io.implicit import to_implicit
 from dicom_io.proposal import Context
 from dicom_io.requestor import Association, Command, Message, associate
 from dicom_io.status import means_later, means_never, means_stored
@@ -32,8 +34,9 @@ class StoreOutcome:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Outgoing:
     path: Path
-    context: Context
     sop_instance_uid: SOPInstanceUID
+    contexts: tuple[Context, ...]
+    """In which it may go, as it lies on disk before all others."""
     dataset_offset: int
 
 
@@ -57,23 +60,23 @@ def echo(peer: Peer, *, calling_ae_title: str, tls: ssl.SSLContext | None = None
 def send(
     peer: Peer, paths: Sequence[Path], *, calling_ae_title: str, tls: ssl.SSLContext | None = None
 ) -> Iterator[StoreOutcome]:
-    """Send files over one association, proposing only what is sent; the data sets travel as the bytes on disk.
+    """Send files over one association, over TLS where a context is given, proposing only what is sent.
 
-    Over TLS where a context is given.
+    The data sets travel as the bytes on disk. What lies there in Explicit VR Little Endian goes in Implicit VR Little Endian,
+    with the same values, where the peer takes only that; what is compressed goes as it is or not at all.
 
     Yields one outcome for each path: first those that cannot be read, then the others in order, each as soon as it is known.
     An association that breaks gives the rest of the files the same error. Warning statuses mean stored.
     """
     outgoing = []
     for path in paths:
-        file = _read(path)
-        if isinstance(file, DicomError):
-            yield StoreOutcome(path=path, error=file)
-        else:
-            outgoing.append(file)
+        try:
+            outgoing.append(_read(path))
+        except PeerRefused as damaged:  # the others must go out
+            yield StoreOutcome(path=path, error=damaged)
     if not outgoing:
         return
-    contexts = sorted({file.context for file in outgoing})
+    contexts = sorted({context for file in outgoing for context in file.contexts})
     done = 0
     try:
         with associate(peer, contexts, calling_ae_title=calling_ae_title, tls=tls) as association:
@@ -81,41 +84,72 @@ def send(
                 outcome = _store(association, file)
                 done += 1
                 yield StoreOutcome(path=file.path, error=outcome)
+    except ObjectRefused:
+        yield from (StoreOutcome(path=file.path, error=_not_taken(file)) for file in outgoing[done:])
     except DicomError as error:
         yield from (StoreOutcome(path=file.path, error=error) for file in outgoing[done:])
 
 
-def _read(path: Path) -> _Outgoing | DicomError:
+def _read(path: Path) -> _Outgoing:
+    with _any_trouble_named():
+        meta, offset = split_dataset(path)
+        sop_class, syntax = SOPClassUID(str(meta.MediaStorageSOPClassUID)), TransferSyntaxUID(str(meta.TransferSyntaxUID))
+        return _Outgoing(
+            path=path,
+            sop_instance_uid=SOPInstanceUID(str(meta.MediaStorageSOPInstanceUID)),
+            contexts=_contexts(sop_class, syntax),
+            dataset_offset=offset,
+        )
+
+
+def _encoded(file: _Outgoing, context: Context) -> bytes:
+    with _any_trouble_named():
+        dataset = file.path.read_bytes()[file.dataset_offset :]
+        return dataset if context == file.contexts[0] else to_implicit(dataset)
+
+
+@contextmanager
+def _any_trouble_named() -> Iterator[None]:
     try:
         with any_error_as(PeerRefused, "Our own file cannot be read: {}.", but=(OSError,)):
-            meta, offset = split_dataset(path)
-            return _Outgoing(
-                path=path,
-                context=(SOPClassUID(str(meta.MediaStorageSOPClassUID)), TransferSyntaxUID(str(meta.TransferSyntaxUID))),
-                sop_instance_uid=SOPInstanceUID(str(meta.MediaStorageSOPInstanceUID)),
-                dataset_offset=offset,
-            )
+            yield
     except OSError as error:
-        return PeerRefused(f"Our own file cannot be read: {error.strerror}.")
-    except PeerRefused as damaged:  # the others must go out
-        return damaged
+        raise PeerRefused(f"Our own file cannot be read: {error.strerror}.") from error
+
+
+def _contexts(sop_class: SOPClassUID, syntax: TransferSyntaxUID) -> tuple[Context, ...]:
+    """Every peer must take the default transfer syntax, so it is offered for all that can be told in it (PS3.5 section 10.1).
+
+    Each in a context of its own: with both in one, the peer would choose, and might choose the one that is not on disk.
+    """
+    if syntax == TransferSyntaxUID(ExplicitVRLittleEndian):
+        return (sop_class, syntax), (sop_class, TransferSyntaxUID(ImplicitVRLittleEndian))
+    return ((sop_class, syntax),)
+
+
+def _not_taken(file: _Outgoing) -> ObjectRefused:
+    sop_class, syntax = (UID(each).name for each in file.contexts[0])
+    words = f"The peer does not accept {sop_class} in {syntax}"
+    if len(file.contexts) > 1:
+        return ObjectRefused(f"{words}, nor in Implicit VR Little Endian.")
+    return ObjectRefused(f"{words}, and it is sent in no other transfer syntax than its own.")
 
 
 def _store(association: Association, file: _Outgoing) -> DicomError | None:
-    sop_class, syntax = file.context
-    if not association.accepts(file.context):
-        return ObjectRefused(f"The peer does not accept {UID(sop_class).name} in {UID(syntax).name}.")
+    context = next(filter(association.accepts, file.contexts), None)
+    if context is None:
+        return _not_taken(file)
     try:
-        dataset = file.path.read_bytes()[file.dataset_offset :]
-    except OSError as error:
-        return PeerRefused(f"Our own file cannot be read: {error.strerror}.")
+        dataset = _encoded(file, context)
+    except PeerRefused as damaged:
+        return damaged
     command: Command = {
-        Element.AFFECTED_SOP_CLASS_UID: sop_class,
+        Element.AFFECTED_SOP_CLASS_UID: context[0],
         Element.COMMAND_FIELD: Request.C_STORE,
         Element.PRIORITY: _MEDIUM,
         Element.AFFECTED_SOP_INSTANCE_UID: file.sop_instance_uid,
     }
-    answer = association.ask(file.context, command, dataset)
+    answer = association.ask(context, command, dataset)
     status = _status_of(answer)
     if means_stored(status):
         return None

@@ -1,6 +1,6 @@
 """A PACS that commits to what it stores, on the association on which it is asked, or as it is told."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import Thread
@@ -53,8 +53,8 @@ class CommittingPacs:
 
 
 @contextmanager
-def committing_pacs() -> Iterator[CommittingPacs]:
-    """Run one on a free port."""
+def committing_pacs(*, syntaxes: Sequence[str] = ("1.2.840.10008.1.2.1", "1.2.840.10008.1.2")) -> Iterator[CommittingPacs]:
+    """Run one on a free port. `syntaxes` are the transfer syntaxes in which it takes objects."""
     pacs = CommittingPacs()
     threads: list[Thread] = []
 
@@ -80,7 +80,7 @@ def committing_pacs() -> Iterator[CommittingPacs]:
 
     ae = AE(ae_title="PACS")
     for context in AllStoragePresentationContexts:
-        ae.add_supported_context(context.abstract_syntax)
+        ae.add_supported_context(context.abstract_syntax, list(syntaxes))
     ae.add_supported_context(StorageCommitmentPushModel)
     ae.add_supported_context(Verification)
     handlers = [(evt.EVT_C_STORE, store), (evt.EVT_N_ACTION, asked), (evt.EVT_DIMSE_SENT, responded)]

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tests.requirements import need
 from worker.db import listing
 from worker.db.database import Database, open_database
 
@@ -205,6 +206,25 @@ def destination(pacs: Orthanc, *, outputs: Sequence[str] = ("sr", "capture"), na
         f'[[destinations]]\nname = "{name}"\nae_title = "ORTHANC"\nhost = "127.0.0.1"\nport = {pacs.dicom_port}\n'
         f"outputs = {json.dumps(list(outputs))}\n"
     )
+
+
+@contextmanager
+def storescp(*options: str | Path) -> Iterator[int]:
+    """DCMTK's acceptor on a free port."""
+    need("storescp")
+    port = free_port()
+    process = subprocess.Popen(["storescp", "--fork", *map(str, options), str(port)], stderr=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: _listens(port), "storescp listens")
+        yield port
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def storescu(port: int, *paths: Path, options: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:

@@ -5,8 +5,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
-from pynetdicom import _config
+from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from dicom_io import requestor
 from dicom_io.errors import AssociationRejected, ObjectRefused, PeerBusy, PeerRefused, PeerUnavailable, PeerUnreachable
@@ -35,10 +34,10 @@ def test_files_arrive_byte_for_byte_in_order_under_our_title(tmp_path: Path, pac
     assert pacs.calling_ae_titles == [US]
 
 
-def test_only_what_is_sent_is_proposed(tmp_path: Path, pacs: FakePacs) -> None:
+def test_only_what_is_sent_is_proposed_as_it_lies_on_disk_and_in_the_default_syntax(tmp_path: Path, pacs: FakePacs) -> None:
     ds = make_dx()
     list(send(_peer(pacs), [write(ds, tmp_path / "image.dcm")], calling_ae_title=US))
-    assert pacs.proposed == [{(ds.SOPClassUID, ExplicitVRLittleEndian)}]
+    assert pacs.proposed == [{(ds.SOPClassUID, ExplicitVRLittleEndian), (ds.SOPClassUID, ImplicitVRLittleEndian)}]
 
 
 @pytest.mark.parametrize("status", [0xB000, 0xB006, 0xB007])
@@ -96,21 +95,16 @@ def test_a_peer_that_knows_us_not_refuses(tmp_path: Path) -> None:
         assert "Called AE title" in str(outcome.error)
 
 
-@pytest.fixture
-def _choosy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Our listener's switch for the whole process would make the fake PACS take everything too."""
-    monkeypatch.setattr(_config, "UNRESTRICTED_STORAGE_SERVICE", False)
-
-
-@pytest.mark.usefixtures("_choosy")
 def test_a_peer_that_takes_no_such_object_refuses(tmp_path: Path) -> None:
-    with fake_pacs(syntaxes=[ImplicitVRLittleEndian]) as pacs:
-        (outcome,) = send(_peer(pacs), _written(tmp_path, 1), calling_ae_title=US)
-    assert isinstance(outcome.error, ObjectRefused)
-    assert "accepts none" in str(outcome.error)
+    with fake_pacs(syntaxes=[ExplicitVRBigEndian]) as pacs:
+        outcomes = list(send(_peer(pacs), _written(tmp_path), calling_ae_title=US))
+    assert [type(outcome.error) for outcome in outcomes] == [ObjectRefused] * 2
+    assert str(outcomes[0].error) == (
+        "The peer does not accept Digital X-Ray Image Storage - For Presentation in Explicit VR Little Endian,"
+        " nor in Implicit VR Little Endian."
+    )
 
 
-@pytest.mark.usefixtures("_choosy")
 def test_an_object_the_peer_does_not_take_is_refused_and_the_others_are_sent(tmp_path: Path, pacs: FakePacs) -> None:
     private, usual = make_study(views=("PA", "PA"))
     private.SOPClassUID = private.file_meta.MediaStorageSOPClassUID = "1.2.826.0.1.3680043.10.9999.7"

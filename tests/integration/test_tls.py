@@ -1,8 +1,6 @@
 """DICOM over TLS, out of and into the worker, with real peers."""
 
-import socket
 import ssl
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -15,9 +13,8 @@ from dicom_io.errors import DicomError
 from dicom_io.sender import echo
 from tests.certificates import Authority, Pair
 from tests.factories import make_study, study_uid
-from tests.fakes import FakePacs, fake_pacs, free_port, make_site
-from tests.requirements import need
-from tests.servers import wait_for
+from tests.fakes import FakePacs, fake_pacs, make_site
+from tests.servers import storescp
 from worker.cli.doctor import Check, examine
 from worker.db.database import Database
 from worker.settings import Destination, DicomSettings, Settings, TlsSettings
@@ -76,25 +73,6 @@ def test_reports_wait_with_the_reason_while_our_own_certificate_cannot_be_used(
         assert site.deliver() == 2
 
 
-@contextmanager
-def storescp(*options: str | Path) -> Iterator[int]:
-    """DCMTK's acceptor on a free port."""
-    need("storescp")
-    port = free_port()
-    process = subprocess.Popen(["storescp", "--fork", "--ignore", *map(str, options), str(port)], stderr=subprocess.DEVNULL)
-    try:
-        wait_for(lambda: listens(port), "storescp listens")
-        yield port
-    finally:
-        process.terminate()
-        process.wait(10)
-
-
-def listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
 def asked(port: int, own: Pair, authority: Authority, **changes: Any) -> str:
     """What is found when a destination is called: nothing where it answers C-ECHO."""
     destination = Destination(name="pacs", ae_title="PACS", host="127.0.0.1", port=port, tls=True, **changes)
@@ -110,17 +88,17 @@ def test_a_destination_that_is_not_who_it_should_be_is_not_called(authority: Aut
     own, other = authority.issue("worker"), Authority(tmp_path, "other")
     pacs, old = authority.issue("pacs"), authority.issue("old", ends=timedelta(days=-1))
     elsewhere, stranger = authority.issue("elsewhere", hosts=["pacs.example"]), other.issue("stranger")
-    with storescp("+tls", pacs.key, pacs.certificate, "+cf", authority.file) as port:
+    with storescp("--ignore", "+tls", pacs.key, pacs.certificate, "+cf", authority.file) as port:
         assert asked(port, own, authority) == ""
         assert "not in the ca" in asked(port, own, authority, ca=other.file)
         shown = {"certificate": stranger.certificate, "key": stranger.key}
         assert "know the CA of our certificate" in asked(port, own, authority, client_certificate=shown)
-    with storescp("+tls", old.key, old.certificate, "+cf", authority.file) as port:
+    with storescp("--ignore", "+tls", old.key, old.certificate, "+cf", authority.file) as port:
         assert "has expired" in asked(port, own, authority)
-    with storescp("+tls", elsewhere.key, elsewhere.certificate, "+cf", authority.file) as port:
+    with storescp("--ignore", "+tls", elsewhere.key, elsewhere.certificate, "+cf", authority.file) as port:
         assert "does not name the address" in asked(port, own, authority)
         assert asked(port, own, authority, check_name=False) == ""
-    with storescp() as port:
+    with storescp("--ignore") as port:
         assert "does it speak TLS on this port" in asked(port, own, authority)
 
 
@@ -131,7 +109,7 @@ def found(settings: Settings) -> dict[str, Check]:
 def test_doctor_tells_of_certificates_that_end_or_have_ended_and_calls_over_tls(authority: Authority, tmp_path: Path) -> None:
     own, soon = authority.issue("worker"), authority.issue("soon", ends=timedelta(days=20, hours=1))
     old, pacs = authority.issue("old", ends=timedelta(days=-1)), authority.issue("pacs")
-    with storescp("+tls", pacs.key, pacs.certificate, "+cf", authority.file) as port:
+    with storescp("--ignore", "+tls", pacs.key, pacs.certificate, "+cf", authority.file) as port:
         base = {"ae_title": "PACS", "host": "127.0.0.1", "port": port, "tls": True}
         destinations = [
             {"name": "good", **base},
