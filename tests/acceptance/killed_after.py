@@ -28,11 +28,12 @@ STEPS = {
     "deliver": "worker.pipeline:deliver",  # the PACS has it, the database does not know
     "delivered": "worker.pipeline:deliver_reports",
 }
+OF_COMMITMENT = {"asked": "worker.commitment:ask"}  # the destination was asked, the database does not know
 
 
 def kill_after(step: str) -> None:
     """Wrap a step so that the process dies once it has returned something."""
-    module_name, _, path = STEPS[step].partition(":")
+    module_name, _, path = (STEPS | OF_COMMITMENT)[step].partition(":")
     *owners, name = path.split(".")
     owner: Any = importlib.import_module(module_name)
     for each in owners:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -18,7 +19,7 @@ from tests.fakes import Site, encoded, make_site
 from tests.requirements import need
 from tests.servers import orthanc, wait_for
 from worker.commitment import request_commitment, settle_commitment
-from worker.db import listing, reports
+from worker.db import commitments, listing, reports
 from worker.db.database import Database
 from worker.service import receiver
 from worker.settings import Destination
@@ -109,6 +110,60 @@ def test_a_request_without_an_answer_is_repeated_and_a_late_answer_counts(
     assert _delivery(asking)[::2] == ("delivered", True)
     settle_commitment(_read(committing, 1), parts=asking.parts)  # what comes twice changes nothing
     assert asking.events(study_uid()).count("delivered") == 1
+
+
+class PowerCut(BaseException):
+    """What no handler of an error sees."""
+
+
+def test_a_crash_between_the_request_and_its_note_leaves_the_report_stored_and_asked_about_again(
+    asking: Site, committing: CommittingPacs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    committing.at_once = False
+    with monkeypatch.context() as patched:
+        patched.setattr(commitment, "WAIT_SECONDS", 0.01)
+        patched.setattr(commitments, "was_asked", Mock(side_effect=PowerCut))
+        with pytest.raises(PowerCut):
+            _ask(asking)
+    assert _delivery(asking) == ("stored", 0, False, None)
+    assert asking.study(study_uid())["state"] == "reported"
+    assert asking.deliver() == 0, "the destination has it"
+    committing.at_once = True
+    assert _ask(asking) == 1
+    first, second = committing.requests
+    assert first.TransactionUID != second.TransactionUID
+    assert _delivery(asking)[::2] == ("delivered", True)
+    settle_commitment(_read(committing, 0), parts=asking.parts)  # what was asked before the crash is answered after all
+    assert asking.events(study_uid()).count("sent") == 1
+    assert len(committing.received) == 1
+
+
+def test_an_answer_to_what_was_asked_before_a_crash_counts(
+    asking: Site, committing: CommittingPacs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    committing.at_once = False
+    monkeypatch.setattr(commitment, "WAIT_SECONDS", 0.01)
+    monkeypatch.setattr(commitments, "was_asked", Mock(side_effect=PowerCut))
+    with pytest.raises(PowerCut):
+        _ask(asking)
+    settle_commitment(_read(committing, 0), parts=asking.parts)
+    assert _delivery(asking)[::2] == ("delivered", True)
+    assert _ask(asking) == 0
+
+
+def test_an_answer_that_comes_with_the_tenth_request_is_no_failure(
+    asking: Site, committing: CommittingPacs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    committing.at_once = False
+    with monkeypatch.context() as patched:
+        patched.setattr(commitment, "WAIT_SECONDS", 0.01)
+        for _ in range(9):
+            assert _ask(asking) == 1
+            asking.clock.go_on(minutes=10)
+    committing.at_once = True
+    assert _ask(asking) == 1
+    assert _delivery(asking) == ("delivered", 10, True, None)
+    assert "delivery_failed" not in asking.events(study_uid())
 
 
 def test_ten_requests_without_an_answer_are_enough_and_an_answer_still_counts(

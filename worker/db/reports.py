@@ -226,14 +226,12 @@ def mark_undelivered(
         "last_error": error.in_full,
         "unreachable": unreachable,
     }
-    if next_attempt_at is None:
-        state = DeliveryState.ON_HOLD if unreachable else DeliveryState.FAILED
-        values = {**values, "state": state}
-        _note(connection, f"delivery_{state}", delivery, at=now, detail=str(error))
-    else:
-        values = {**values, "next_attempt_at": next_attempt_at}
+    given_up = DeliveryState.ON_HOLD if unreachable else DeliveryState.FAILED
+    values = {**values, **({"state": given_up} if next_attempt_at is None else {"next_attempt_at": next_attempt_at})}
     waiting = (deliveries.c.id == delivery.id) & deliveries.c.state.in_([DeliveryState.PENDING, DeliveryState.STORED])
-    connection.execute(update(deliveries).where(waiting).values(**values))
+    noted = connection.execute(update(deliveries).where(waiting).values(**values)).rowcount
+    if noted and next_attempt_at is None:  # what was committed to or superseded meanwhile has not failed
+        _note(connection, f"delivery_{given_up}", delivery, at=now, detail=str(error))
 
 
 def awaits_answer(connection: Connection, destination: str) -> bool:
