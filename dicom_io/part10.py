@@ -90,7 +90,15 @@ def identify(request: StoreRequest, dataset: BinaryIO) -> Identity:
     InvalidObject
         A UID is missing, malformed or contradicts the request.
     """
-    identity = _identify_plain(request, dataset) or _identify_any(request, dataset)
+    begin = dataset.tell()
+    plain = identify_plain(request, dataset.read(PREFIX_BYTES))
+    if plain is not None:
+        return plain
+    dataset.seek(begin)
+    return _agreed(_identify_any(request, dataset), request)
+
+
+def _agreed(identity: Identity, request: StoreRequest) -> Identity:
     if identity.sop_class_uid != request.sop_class_uid:
         raise InvalidObject("SOPClassUID (0008,0016) differs from the Affected SOP Class UID of the request.")
     if identity.sop_instance_uid != request.sop_instance_uid:
@@ -98,16 +106,28 @@ def identify(request: StoreRequest, dataset: BinaryIO) -> Identity:
     return identity
 
 
-def _identify_plain(request: StoreRequest, dataset: BinaryIO) -> Identity | None:
+def identify_plain(request: StoreRequest, head: bytes) -> Identity | None:
+    """Read who an object is from its first bytes; None where they are out of the ordinary and `identify` must look.
+
+    Parameters
+    ----------
+    request
+        As of `identify`.
+    head
+        The first `dicom_io.prefix.PREFIX_BYTES` of the data set, or all of it.
+
+    Raises
+    ------
+    InvalidObject
+        A UID contradicts the request.
+    """
     syntax = UID(request.transfer_syntax)
     if syntax in {DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian}:
         return None
-    begin = dataset.tell()
-    values = read_plain(dataset.read(PREFIX_BYTES), _PLAIN, implicit=syntax == ImplicitVRLittleEndian)
-    dataset.seek(begin)
+    values = read_plain(head, _PLAIN, implicit=syntax == ImplicitVRLittleEndian)
     if values is None or not all(_UID.fullmatch(values.get(tag, "")) for tag, vr in _PLAIN.items() if vr == b"UI"):
         return None
-    return Identity(
+    identity = Identity(
         sop_class_uid=SOPClassUID(values[0x00080016]),
         sop_instance_uid=SOPInstanceUID(values[0x00080018]),
         study_uid=StudyUID(values[0x0020000D]),
@@ -117,6 +137,7 @@ def _identify_plain(request: StoreRequest, dataset: BinaryIO) -> Identity | None
         issuer_of_patient_id=values.get(0x00100021, "")[:_TEXT_CHARACTERS],
         accession_number=values.get(0x00080050, "")[:_TEXT_CHARACTERS],
     )
+    return _agreed(identity, request)
 
 
 def _identify_any(request: StoreRequest, dataset: BinaryIO) -> Identity:

@@ -62,6 +62,24 @@ class PartFile:
         self._path.replace(path)
         sync_folder(path.parent)
 
+    def keep_by_content(self, path: Path) -> None:
+        """Give it a name that tells its content, then make both durable at once: the disk is waited for once, not twice.
+
+        Until this returns, a power cut may leave a broken file under the name. Whoever trusts one that nobody vouches for
+        compares its content with its name, and syncs it. What stands there already is replaced by a durable file only.
+        """
+        try:
+            os.link(self._path, path)
+        except OSError:  # there is one, or no folder, or the file system knows no links
+            self.keep_as(path)
+            return
+        try:
+            os.fsync(self._descriptor)
+            sync_folder(path.parent)
+        except OSError:
+            os.ftruncate(self._descriptor, 0)  # nobody may take it for whole; by now another's may stand under the name
+            raise
+
     def discard(self) -> None:
         """Remove what was not kept."""
         if self._is_open:
@@ -80,6 +98,13 @@ def make_folder(folder: Path) -> None:
     make_folder(folder.parent)
     folder.mkdir(mode=FOLDER_MODE, exist_ok=True)
     sync_folder(folder.parent)
+
+
+def sync_file(path: Path) -> None:
+    """Make a file that somebody else wrote, and its name, durable."""
+    with path.open("rb") as file:
+        os.fsync(file)
+    sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:

@@ -19,7 +19,6 @@ import structlog
 from cxr_models.errors import ModelError
 from dicom_io.errors import DicomError, ObjectRefused
 from dicom_io.errors import Permanent as PermanentDicomError
-from dicom_io.part10 import identify
 from worker.db import analyses, arrivals, events, reports, studies
 from worker.db.arrivals import Arrival
 from worker.db.database import Database
@@ -81,9 +80,7 @@ def receive(incoming: IncomingObject, parts: Parts) -> None:
     dicom_io.errors.DicomError, DatabaseUnavailable, OSError
         It was not kept; `dicom_io.status.status_of` knows what the sender is told.
     """
-    request, file = incoming.request, incoming.describe()
-    with incoming.open() as dataset:
-        identity = identify(request, dataset)
+    request, file, identity = incoming.request, incoming.describe(), incoming.identify()
     if (parts.data_dir / file.path).exists():
         with parts.database.read() as connection:
             if arrivals.is_newest(connection, sop_instance_uid=identity.sop_instance_uid, sha256=file.sha256):

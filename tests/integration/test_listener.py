@@ -309,13 +309,15 @@ def test_refused_objects_get_their_status_are_not_kept_and_are_remembered(
         with monkeypatch.context() as broken:
             broken.setattr(files.os, "fsync", full)
             assert assoc.send_c_store(make_dx()).Status == 0xA700
-        assert site.received_files() == []
+        assert [path.stat().st_size for path in site.received_files()] == [0], "nobody takes it for whole"
         assert arrived() == 0
         with test_database.opened.read() as connection:
             count, newest = events.count_since(connection, "refused", since=site.clock())
         assert count == 2
         assert newest.startswith("0xA700 to MODALITY at 127.0.0.1")
         assert assoc.send_c_store(make_dx()).Status == 0x0000
+        (kept,) = site.received_files()
+        assert pydicom.dcmread(kept) == make_dx()
 
 
 def test_a_database_that_is_away_answers_out_of_resources_and_takes_the_object_later(

@@ -53,6 +53,17 @@ def test_a_file_without_a_row_is_entered_again_and_analysed(site: Site, monkeypa
     assert mend(site.parts).total() == 0, "once is enough"
 
 
+def test_a_file_is_durable_before_it_is_given_a_row(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    (ds,) = make_study(views=("PA",))
+    _lose_rows(monkeypatch, site, ds)
+    happened: list[str] = []
+    fsync, add_arrival = os.fsync, arrivals.add_arrival
+    monkeypatch.setattr(os, "fsync", lambda file: (happened.append("sync"), fsync(file)))
+    monkeypatch.setattr(arrivals, "add_arrival", lambda *given: (happened.append("row"), add_arrival(*given)))
+    mend(site.parts)
+    assert happened == ["sync", "sync", "row"], "the file and its folder"
+
+
 def test_what_a_receiver_commits_at_the_same_time_is_entered_once(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     (ds,) = make_study(views=("PA",))
     _lose_rows(monkeypatch, site, ds)

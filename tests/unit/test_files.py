@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from worker import files
-from worker.files import make_folder, remove_parts, write_durably
+from worker.files import PartFile, make_folder, remove_parts, write_durably
 
 
 def test_the_chunks_are_the_file_in_order(tmp_path: Path) -> None:
@@ -49,9 +49,10 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(
     assert (tmp_path / "file").read_bytes() == b"old"
 
 
-def test_the_bytes_are_synced_before_the_rename_and_the_folder_after(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def happened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What was made durable and named, in order."""
     happened: list[str] = []
-    fsync, replace = os.fsync, Path.replace
 
     def noted(kind: str, call: Callable[..., object]) -> Callable[..., object]:
         def run(*arguments: object) -> object:
@@ -61,10 +62,48 @@ def test_the_bytes_are_synced_before_the_rename_and_the_folder_after(tmp_path: P
 
         return run
 
-    monkeypatch.setattr(files.os, "fsync", noted("sync", fsync))
-    monkeypatch.setattr(files.Path, "replace", noted("rename", replace))
+    monkeypatch.setattr(files.os, "fsync", noted("sync", os.fsync))
+    monkeypatch.setattr(files.os, "link", noted("link", os.link))
+    monkeypatch.setattr(files.Path, "replace", noted("rename", Path.replace))
+    return happened
+
+
+def test_the_bytes_are_synced_before_the_rename_and_the_folder_after(tmp_path: Path, happened: list[str]) -> None:
     write_durably(tmp_path / "file", (b"x",))
     assert happened == ["sync", "rename", "sync folder"]
+
+
+def _keep_by_content(path: Path, content: bytes) -> None:
+    part = PartFile(path.parent)
+    try:
+        part.write(content)
+        part.keep_by_content(path)
+    finally:
+        part.discard()
+
+
+def test_a_file_named_by_its_content_and_its_name_are_durable_together(tmp_path: Path, happened: list[str]) -> None:
+    _keep_by_content(tmp_path / "file", b"x")
+    assert happened == ["link", "sync", "sync folder"]
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"x"]
+
+
+def test_what_stands_under_a_content_s_name_is_replaced_only_by_what_is_durable(tmp_path: Path, happened: list[str]) -> None:
+    (tmp_path / "file").write_bytes(b"half")
+    _keep_by_content(tmp_path / "file", b"whole")
+    assert happened == ["link", "sync", "rename", "sync folder"]
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"whole"]
+
+
+def test_a_file_system_without_links_keeps_files_named_by_their_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(files.os, "link", refuse)
+    _keep_by_content(tmp_path / "file", b"x")
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"x"]
 
 
 def test_a_new_folder_is_durable_in_its_parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, RowMapping, bindparam, select, text, update
+from sqlalchemy import Connection, select, update
 
 from dicom_io.part10 import Identity
 from dicom_io.values import SOPInstanceUID, StudyUID
 from worker.db import events, reports
-from worker.db.database import insert_if_absent
-from worker.db.schema import UtcDateTime, instances, studies
+from worker.db.schema import instances
+from worker.db.statement import Statement, stored
 from worker.values import StoredFile, StudyId, StudyState
 
 
@@ -40,84 +40,94 @@ def add_arrival(connection: Connection, arrival: Arrival) -> None:
     """
     identity, file = arrival.identity, arrival.file
     before = _hold_study(connection, identity.study_uid) or _open_study(connection, arrival)
-    study_id = StudyId(before["id"])
-    known = connection.execute(_KNOWN, {"sop_instance_uid": identity.sop_instance_uid}).mappings().one()
-    if known["newest"] == file.sha256:
+    study_id = before.id
+    ((newest, is_known, turn),) = _KNOWN(connection, sop_instance_uid=identity.sop_instance_uid)
+    if newest == file.sha256:
         return
-    row = {
-        "study_id": study_id,
-        "sop_instance_uid": identity.sop_instance_uid,
-        "sop_class_uid": identity.sop_class_uid,
-        "series_uid": identity.series_uid,
-        "transfer_syntax": arrival.transfer_syntax,
-        "modality": identity.modality,
-        "patient_id": identity.patient_id,
-        "issuer_of_patient_id": identity.issuer_of_patient_id,
-        "path": str(file.path),
-        "sha256": file.sha256,
-        "size": file.size,
-        "calling_ae_title": arrival.calling_ae_title,
-        "peer_address": arrival.peer_address,
-        "received_at": arrival.at,
-        "turn": known["next_turn"],
-        "conflict": bool(known["is_known"]),
-    }
-    if connection.execute(_ADD, row).scalar_one_or_none() is None:
+    added = _ADD(
+        connection,
+        study_id=study_id,
+        sop_instance_uid=identity.sop_instance_uid,
+        sop_class_uid=identity.sop_class_uid,
+        series_uid=identity.series_uid,
+        transfer_syntax=arrival.transfer_syntax,
+        modality=identity.modality,
+        patient_id=identity.patient_id,
+        issuer_of_patient_id=identity.issuer_of_patient_id,
+        path=str(file.path),
+        sha256=file.sha256,
+        size=file.size,
+        calling_ae_title=arrival.calling_ae_title,
+        peer_address=arrival.peer_address,
+        received_at=stored(arrival.at, connection),
+        turn=turn,
+        conflict=bool(is_known),
+    )
+    if not added:
         same = (instances.c.sop_instance_uid == identity.sop_instance_uid) & (instances.c.sha256 == file.sha256)
-        connection.execute(update(instances).where(same).values(turn=known["next_turn"], gone_at=None))
-    elif known["is_known"]:
+        connection.execute(update(instances).where(same).values(turn=turn, gone_at=None))
+    elif is_known:
         events.add(connection, "conflict", at=arrival.at, study_id=study_id, detail="Same SOP Instance UID, other content.")
     _reopen(connection, before, arrival)
 
 
-# Every object waits for these: as text they cost a fifth of what building and compiling them anew does.
-_HOLD = "SELECT id, state, patient_id, accession_number FROM studies WHERE study_uid = :study_uid"
-_HOLDS = {"sqlite": text(_HOLD), "postgresql": text(f"{_HOLD} FOR UPDATE")}
-"""A transaction of SQLite that writes holds everything."""
-_KNOWN = text(
+_HOLD = Statement(
+    "SELECT id, state, patient_id, accession_number FROM studies WHERE study_uid = :study_uid", locking=" FOR UPDATE"
+)
+_OPEN = Statement(
+    "INSERT INTO studies (study_uid, patient_id, issuer_of_patient_id, accession_number, state, received_at, last_received_at)"
+    " VALUES (:study_uid, :patient_id, :issuer_of_patient_id, :accession_number, :state, :at, :at)"
+    " ON CONFLICT DO NOTHING RETURNING id"
+)
+_KNOWN = Statement(
     "SELECT (SELECT sha256 FROM instances WHERE sop_instance_uid = :sop_instance_uid AND gone_at IS NULL"
     " ORDER BY turn DESC LIMIT 1) AS newest,"
     " EXISTS (SELECT 1 FROM instances WHERE sop_instance_uid = :sop_instance_uid) AS is_known,"
     " (SELECT coalesce(max(turn), 0) + 1 FROM instances) AS next_turn"
 )
-_ADD = text(
+_ADD = Statement(
     "INSERT INTO instances (study_id, sop_instance_uid, sop_class_uid, series_uid, transfer_syntax, modality, patient_id,"
     " issuer_of_patient_id, path, sha256, size, calling_ae_title, peer_address, received_at, turn, conflict)"
     " VALUES (:study_id, :sop_instance_uid, :sop_class_uid, :series_uid, :transfer_syntax, :modality, :patient_id,"
     " :issuer_of_patient_id, :path, :sha256, :size, :calling_ae_title, :peer_address, :received_at, :turn, :conflict)"
     " ON CONFLICT DO NOTHING RETURNING id"
-).bindparams(bindparam("received_at", type_=UtcDateTime))
-_REOPEN = text(
+)
+_REOPEN = Statement(
     "UPDATE studies SET state = :state, reason = NULL, priority = 0, attempts = 0, next_attempt_at = NULL,"
     " last_received_at = :last_received_at, patient_id = :patient_id, issuer_of_patient_id = :issuer_of_patient_id,"
     " accession_number = :accession_number WHERE id = :study_id"
-).bindparams(bindparam("last_received_at", type_=UtcDateTime))
+)
 
 
-def _hold_study(connection: Connection, study_uid: StudyUID) -> RowMapping | None:
-    """The study, which nobody else changes until this transaction ends."""
-    return connection.execute(_HOLDS[connection.dialect.name], {"study_uid": study_uid}).mappings().one_or_none()
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A study, which nobody else changes until this transaction ends."""
+
+    id: StudyId
+    state: str
+    patient_id: str
+    accession_number: str
 
 
-def _open_study(connection: Connection, arrival: Arrival) -> RowMapping:
+def _hold_study(connection: Connection, study_uid: StudyUID) -> _Held | None:
+    return next((_Held(*row) for row in _HOLD(connection, study_uid=study_uid)), None)
+
+
+def _open_study(connection: Connection, arrival: Arrival) -> _Held:
     identity = arrival.identity
-    added = insert_if_absent(
+    opened = _OPEN(
         connection,
-        studies,
-        {
-            "study_uid": identity.study_uid,
-            "patient_id": identity.patient_id,
-            "issuer_of_patient_id": identity.issuer_of_patient_id,
-            "accession_number": identity.accession_number,
-            "state": StudyState.ARRIVING,
-            "received_at": arrival.at,
-            "last_received_at": arrival.at,
-        },
+        study_uid=identity.study_uid,
+        patient_id=identity.patient_id,
+        issuer_of_patient_id=identity.issuer_of_patient_id,
+        accession_number=identity.accession_number,
+        state=StudyState.ARRIVING.value,
+        at=stored(arrival.at, connection),
     )
-    if added is not None:
+    for (added,) in opened:
         _note(connection, events.OPENED, arrival, study_id=StudyId(added), detail=f"from {arrival.calling_ae_title}")
-    held = connection.execute(_HOLDS[connection.dialect.name], {"study_uid": identity.study_uid})
-    return held.mappings().one()
+    (row,) = _HOLD(connection, study_uid=identity.study_uid)
+    return _Held(*row)
 
 
 def _note(connection: Connection, kind: str, arrival: Arrival, *, study_id: StudyId, detail: str) -> None:
@@ -125,21 +135,19 @@ def _note(connection: Connection, kind: str, arrival: Arrival, *, study_id: Stud
     events.record(connection, events.Event(kind=kind, at=arrival.at, study_id=study_id, detail=detail, facts=sender))
 
 
-def _reopen(connection: Connection, row: RowMapping, arrival: Arrival) -> None:
-    identity, study_id = arrival.identity, StudyId(row["id"])
-    if row["state"] != StudyState.ARRIVING:
-        _note(connection, events.REOPENED, arrival, study_id=study_id, detail=f"was {row['state']}")
-    if row["patient_id"] != identity.patient_id:
+def _reopen(connection: Connection, before: _Held, arrival: Arrival) -> None:
+    identity, study_id = arrival.identity, before.id
+    if before.state != StudyState.ARRIVING:
+        _note(connection, events.REOPENED, arrival, study_id=study_id, detail=f"was {before.state}")
+    if before.patient_id != identity.patient_id:
         events.add(connection, "patient_changed", at=arrival.at, study_id=study_id, detail="An image with another Patient ID.")
         reports.supersede(connection, study_id, why="An image with another Patient ID came before this was sent.")
-    connection.execute(
-        _REOPEN,
-        {
-            "study_id": study_id,
-            "state": StudyState.ARRIVING.value,
-            "last_received_at": arrival.at,
-            "patient_id": identity.patient_id,
-            "issuer_of_patient_id": identity.issuer_of_patient_id,
-            "accession_number": identity.accession_number or row["accession_number"],
-        },
+    _REOPEN(
+        connection,
+        study_id=study_id,
+        state=StudyState.ARRIVING.value,
+        last_received_at=stored(arrival.at, connection),
+        patient_id=identity.patient_id,
+        issuer_of_patient_id=identity.issuer_of_patient_id,
+        accession_number=identity.accession_number or before.accession_number,
     )

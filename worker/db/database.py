@@ -24,6 +24,11 @@ class Database:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self._committer = Committer(self.write)
+        driver = engine.dialect.loaded_dbapi
+        self._absent: tuple[type[Exception], ...] = (
+            *(OperationalError, InterfaceError, InternalError, PoolTimeoutError),
+            *(driver.OperationalError, driver.InterfaceError, driver.InternalError),  # of `worker.db.statement`
+        )
 
     @property
     def dialect(self) -> str:
@@ -39,7 +44,7 @@ class Database:
         DatabaseUnavailable
             The database does not answer.
         """
-        with _translated(), self.engine.connect() as connection:
+        with self._translated(), self.engine.connect() as connection:
             if self.dialect == "postgresql":  # a transaction of SQLite is a snapshot anyway
                 connection.execution_options(isolation_level="REPEATABLE READ")
             yield connection
@@ -53,7 +58,7 @@ class Database:
         DatabaseUnavailable
             The database does not answer, or another process held it for too long.
         """
-        with _translated(), self.engine.connect().execution_options(cxr_write=True) as connection, connection.begin():
+        with self._translated(), self.engine.connect().execution_options(cxr_write=True) as connection, connection.begin():
             yield connection
 
     def write_with_others(self, change: Callable[[Connection], None]) -> None:
@@ -75,13 +80,20 @@ class Database:
         DatabaseUnavailable
             The database does not answer.
         """
-        with _translated(), self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        with self._translated(), self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.detach()  # back in the pool it would stay open, and locked
             yield connection
 
     def close(self) -> None:
         """Close every connection."""
         self.engine.dispose()
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except self._absent as error:
+            raise DatabaseUnavailable(f"The database does not answer: {_cause(error)}.") from error
 
 
 def open_database(url: str) -> Database:
@@ -148,17 +160,10 @@ def _behave_as_a_server(engine: Engine) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except (OperationalError, InterfaceError, InternalError, PoolTimeoutError) as error:
-        raise DatabaseUnavailable(f"The database does not answer: {_cause(error)}.") from error
-
-
-def _cause(error: DBAPIError | PoolTimeoutError) -> str:
+def _cause(error: Exception) -> str:
     """The driver's own words, which name host, user or file, never a password; `hide_parameters` keeps values out."""
-    if isinstance(error, PoolTimeoutError) or error.orig is None:
+    if isinstance(error, PoolTimeoutError):
         return type(error).__name__
-    lines = str(error.orig).strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(error.orig).__name__
+    told = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    lines = str(told).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(told).__name__

@@ -10,7 +10,7 @@ from dicom_io.errors import DicomError, InvalidObject
 from dicom_io.found import FoundFile, dataset_digest, read_found
 from worker.db import arrivals, events, files
 from worker.db.arrivals import Arrival
-from worker.files import make_folder, sync_folder
+from worker.files import make_folder, sync_file, sync_folder
 from worker.keeping.removal import discard, is_young
 from worker.pipeline import Parts
 from worker.steps.store import FOLDER
@@ -99,6 +99,7 @@ def _read(whole: Path, path: Path) -> tuple[FoundFile, StoredFile]:
     sha256, size = dataset_digest(whole)
     if sha256 != path.stem:
         raise InvalidObject("Its bytes are not those that its name tells.")
+    sync_file(whole)  # its receiver may have ended before it was durable
     return found, StoredFile(path=path, sha256=sha256, size=size)
 
 

@@ -2,9 +2,9 @@
 
 import hashlib
 from pathlib import Path
-from typing import BinaryIO
 
-from dicom_io.part10 import StoreRequest, file_header
+from dicom_io.part10 import Identity, StoreRequest, file_header, identify, identify_plain
+from dicom_io.prefix import PREFIX_BYTES
 from worker.files import FOLDER_MODE, PartFile, make_folder, sync_folder
 from worker.values import StoredFile
 
@@ -17,6 +17,7 @@ class IncomingObject:
     def __init__(self, request: StoreRequest, *, data_dir: Path, receiver: str) -> None:
         self.request = request
         self._size = 0
+        self._head = bytearray()
         self._checksum = hashlib.sha256()
         header = file_header(request, receiver=receiver)
         self._begin = len(header)
@@ -32,10 +33,22 @@ class IncomingObject:
         self._checksum.update(fragment)
         self._part.write(fragment)
         self._size += len(fragment)
+        if len(self._head) < PREFIX_BYTES:
+            self._head += fragment[: PREFIX_BYTES - len(self._head)]
 
-    def open(self) -> BinaryIO:
-        """The data set as far as it came, to be read from its first byte."""
-        return self._part.open(self._begin)
+    def identify(self) -> Identity:
+        """Read who it is.
+
+        Raises
+        ------
+        NotDicom, InvalidObject
+            As of `dicom_io.part10.identify`.
+        """
+        identity = identify_plain(self.request, bytes(self._head))
+        if identity is not None:
+            return identity
+        with self._part.open(self._begin) as dataset:
+            return identify(self.request, dataset)
 
     def describe(self) -> StoredFile:
         """Where it belongs on disk. The same data set has the same place, whoever sends it and however often."""
@@ -44,7 +57,7 @@ class IncomingObject:
 
     def keep_as(self, path: Path) -> None:
         """Make it durable under its name."""
-        self._part.keep_as(path)
+        self._part.keep_by_content(path)
 
     def discard(self) -> None:
         """Leave nothing of it, unless it was kept."""
