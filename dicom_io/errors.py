@@ -48,6 +48,11 @@ class PeerUnreachable(PeerUnavailable):
 class PeerBusy(Retryable):
     """The peer is out of resources."""
 
+    def __init__(self, message: str | None = None, *, retry_after_seconds: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+        """For how long it asks not to be tried again; 0 where it does not say."""
+
 
 class Permanent(DicomError):
     """It will not work until somebody changes something."""

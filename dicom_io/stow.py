@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import urllib3
-from urllib3.exceptions import HTTPError
-from urllib3.util import Timeout
+from urllib3.exceptions import HTTPError, InvalidHeader
+from urllib3.util import Retry, Timeout
 
 from dicom_io.errors import AssociationRejected, DicomError, ObjectRefused, PeerBusy, PeerRefused, PeerUnreachable
+from dicom_io.handshake import explain
 from dicom_io.sender import StoreOutcome
 from dicom_io.status import means_later, means_never, means_stored
 
@@ -20,9 +21,17 @@ CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 30.0
 _JSON: Final = "application/dicom+json"
 _LONGEST_ANSWER_BYTES: Final = 1024 * 1024
+_LONGEST_RETRY_AFTER_SECONDS: Final = 86400.0
 _FAILED_SOP_SEQUENCE, _FAILURE_REASON = "00081198", "00081197"
-_NOT_LET_IN: Final = frozenset({401, 403, 404, 407})
-_BUSY: Final = frozenset({408, 425, 429, 500, 502, 503, 504, 507})
+_NOT_LET_IN: Final = {
+    401: "it does not know us: look at token, or username and password",
+    403: "it knows us and lets us store nothing",
+    404: "there is no DICOMweb service at this url",
+    407: "a proxy before it does not let us through",
+}
+_AWAY: Final = frozenset({502, 503, 504})
+"""What a proxy says when there is no service behind it, and a service that is being looked after."""
+_BUSY: Final = frozenset({408, 425, 429, 500, 507}) | _AWAY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,31 +46,44 @@ class WebPeer:
     """For an https URL; by default the authorities that the system trusts."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Answer:
+    status: int
+    body: bytes
+    retry_after_seconds: float
+    """0 where it does not say."""
+
+
 def greet_service(peer: WebPeer) -> None:
-    """Verify that a service answers, whatever it answers, and lets us in.
+    """Verify that a service answers, and lets us in; many offer no search, so what else it answers does not matter.
 
     Raises
     ------
     PeerUnreachable
-        It does not answer.
+        It does not answer, or a proxy does in its place.
     AssociationRejected
         It does not let us in, or its certificate does not do.
     """
     with _pool(peer) as pool:
-        status = _request(pool, "GET", f"{peer.url.rstrip('/')}/studies?limit=1", peer, None)[0]
-    if status in {401, 403, 407}:
-        raise AssociationRejected(f"{peer.url} answered {status}: it does not let us in.")
+        status = _request(pool, "GET", f"{peer.url.rstrip('/')}/studies?limit=1", peer, None).status
+    if status in _NOT_LET_IN.keys() - {404}:
+        raise AssociationRejected(f"{peer.url} answered {status}: {_NOT_LET_IN[status]}.")
+    if status in _AWAY:
+        raise PeerUnreachable(f"{peer.url} answered {status}: it is away.")
 
 
 def send_to_service(peer: WebPeer, paths: Sequence[Path]) -> Iterator[StoreOutcome]:
-    """Send files; yields one outcome for each, in order. What keeps one from being sent keeps the rest from it too."""
+    """Send files; yields one outcome for each, in order.
+
+    What keeps one from being sent keeps the rest from it too, and so does a service that asks not to be tried again for a time.
+    """
     with _pool(peer) as pool:
         away: DicomError | None = None
         for path in paths:
             outcome: DicomError | None = away
             if away is None:
                 outcome = _store(pool, peer, path)
-                if isinstance(outcome, PeerUnreachable | AssociationRejected):
+                if isinstance(outcome, PeerUnreachable | AssociationRejected) or _asks_for_time(outcome):
                     away = outcome
             yield StoreOutcome(path=path, error=outcome)
 
@@ -76,13 +98,18 @@ def _store(pool: urllib3.PoolManager, peer: WebPeer, path: Path) -> DicomError |
     body = head + content + f"\r\n--{boundary}--\r\n".encode()
     kind = f'multipart/related; type="application/dicom"; boundary={boundary}'
     try:
-        status, answer = _request(pool, "POST", f"{peer.url.rstrip('/')}/studies", peer, (kind, body))
+        answer = _request(pool, "POST", f"{peer.url.rstrip('/')}/studies", peer, (kind, body))
     except DicomError as error:
         return error
-    return _meaning(status, _failure_reasons(answer), peer)
+    return _meaning(answer, peer)
 
 
-def _meaning(status: int, reasons: Sequence[int], peer: WebPeer) -> DicomError | None:
+def _asks_for_time(outcome: DicomError | None) -> bool:
+    return isinstance(outcome, PeerBusy) and outcome.retry_after_seconds > 0
+
+
+def _meaning(answer: _Answer, peer: WebPeer) -> DicomError | None:
+    status, reasons = answer.status, _failure_reasons(answer.body)
     words = f"STOW-RS was answered {status}"
     failed = [reason for reason in reasons if not means_stored(reason)]
     if failed:
@@ -92,9 +119,9 @@ def _meaning(status: int, reasons: Sequence[int], peer: WebPeer) -> DicomError |
     if status in {200, 202} or (status == 409 and reasons):
         return None
     if status in _NOT_LET_IN:
-        return AssociationRejected(f"{words} by {peer.url}: it does not let us in, or is not there.")
+        return AssociationRejected(f"{words} by {peer.url}: {_NOT_LET_IN[status]}.")
     if status in _BUSY:
-        return PeerBusy(f"{words}: it may work later.")
+        return PeerBusy(f"{words}: it may work later.", retry_after_seconds=answer.retry_after_seconds)
     return (ObjectRefused if 400 <= status < 500 else PeerRefused)(f"{words}.")
 
 
@@ -109,9 +136,7 @@ def _failure_reasons(answer: bytes) -> list[int]:
         return []
 
 
-def _request(
-    pool: urllib3.PoolManager, method: str, url: str, peer: WebPeer, content: tuple[str, bytes] | None
-) -> tuple[int, bytes]:
+def _request(pool: urllib3.PoolManager, method: str, url: str, peer: WebPeer, content: tuple[str, bytes] | None) -> _Answer:
     headers = {"Accept": _JSON, **peer.headers}
     if content is not None:
         headers["Content-Type"] = content[0]
@@ -121,23 +146,35 @@ def _request(
         )
         body = answer.read(_LONGEST_ANSWER_BYTES)
         answer.drain_conn()
-    except urllib3.exceptions.SSLError as error:
-        raise AssociationRejected(f"TLS with {peer.url} failed: {_words(error)}.") from error
     except (HTTPError, OSError) as error:
-        raise PeerUnreachable(f"{peer.url} does not answer: {type(error).__name__}.") from error
-    return answer.status, body
+        raise _in_words(error, peer) from error
+    return _Answer(status=answer.status, body=body, retry_after_seconds=_retry_after_seconds(answer))
 
 
-def _words(error: BaseException) -> str:
+def _retry_after_seconds(answer: urllib3.BaseHTTPResponse) -> float:
+    try:
+        return min(Retry().get_retry_after(answer) or 0.0, _LONGEST_RETRY_AFTER_SECONDS)
+    except (InvalidHeader, ValueError, OverflowError):  # what is neither a number nor a date, or too much of either
+        return 0.0
+
+
+def _in_words(error: Exception, peer: WebPeer) -> DicomError:
     cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return cause.verify_message
-        cause = cause.args[0] if cause.args and isinstance(cause.args[0], BaseException) else None
-    return "no agreement on how to talk"
+    while cause is not None:  # urllib3 wraps what happened
+        if peer.tls is not None and isinstance(cause, ssl.SSLEOFError | ConnectionResetError | BrokenPipeError):
+            # In TLS 1.3 a caller whose certificate is refused hears of it when it has begun to talk, or not at all.
+            return PeerUnreachable(f"{peer.url} ended the connection: does it want a certificate of ours, and know its CA?")
+        if isinstance(cause, ssl.SSLError):
+            return AssociationRejected(f"TLS with {peer.url} failed: {explain(cause)}.")
+        cause = cause.__cause__ or cause.__context__
+    return PeerUnreachable(f"{peer.url} does not answer: {type(error).__name__}.")
 
 
 def _pool(peer: WebPeer) -> urllib3.PoolManager:
     return urllib3.PoolManager(
-        timeout=Timeout(connect=CONNECT_SECONDS, read=ANSWER_SECONDS), retries=False, ssl_context=peer.tls, maxsize=1
+        timeout=Timeout(connect=CONNECT_SECONDS, read=ANSWER_SECONDS),
+        retries=False,
+        ssl_context=peer.tls,
+        assert_hostname=None if peer.tls is None or peer.tls.check_hostname else False,  # urllib3 would look by itself
+        maxsize=1,
     )

@@ -8,7 +8,7 @@ mended by asking again, and every step after store may run twice with the same r
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from cxr_models.errors import ModelError
-from dicom_io.errors import DicomError, ObjectRefused
+from dicom_io.errors import DicomError, ObjectRefused, PeerBusy
 from dicom_io.errors import Permanent as PermanentDicomError
 from worker.db import analyses, arrivals, events, reports, studies
 from worker.db.arrivals import Arrival
@@ -346,7 +346,8 @@ def deliver_reports(destination: Destination, parts: Parts) -> int:
 def deliver_later(delivery: DueDelivery, error: DicomError, destination: Destination, parts: Parts) -> None:
     """Put a delivery off, or give it up: after the last attempt, or because the object itself is refused."""
     now = parts.clock()
-    again_at = None if isinstance(error, ObjectRefused) else next_attempt(delivery.attempts + 1, now=now)
+    at_least = timedelta(seconds=error.retry_after_seconds if isinstance(error, PeerBusy) else 0)
+    again_at = None if isinstance(error, ObjectRefused) else next_attempt(delivery.attempts + 1, now=now, at_least=at_least)
     with parts.database.write() as connection:
         reports.mark_undelivered(connection, delivery, error, next_attempt_at=again_at, now=now)
     log.warning(

@@ -209,7 +209,7 @@ class Destination(Section):
     """Whether it is sent only the results of studies that itself has sent an image of, under this AE title."""
     tls: bool = False
     ca: Path | None = None
-    """Signed the destination's certificate; by default that of ``[dicom.tls]``."""
+    """Signed the destination's certificate; by default that of ``[dicom.tls]``, for `url` whom the system trusts."""
     client_certificate: CertificateSettings | None = None
     """By default that of ``[dicom.tls]``."""
     check_name: bool = True

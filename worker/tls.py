@@ -72,6 +72,27 @@ def client_context(settings: Settings, destination: Destination) -> ssl.SSLConte
     return context
 
 
+def service_context(settings: Settings, destination: Destination) -> ssl.SSLContext | None:
+    """What a DICOMweb service is called with; None where it is called without TLS. By default the system says who is trusted.
+
+    Raises
+    ------
+    ConfigurationError
+        One line that names the key, the file and the cure.
+    """
+    if not destination.url.startswith("https:"):
+        return None
+    context = _context(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = destination.check_name
+    where = _where(destination)
+    if destination.ca is not None:
+        _trust(context, destination.ca, f"{where}: ca")
+    else:
+        context.load_default_certs()
+    _show_ours(context, destination.client_certificate, where, settings)
+    return context
+
+
 def audit_context(settings: Settings, audit: AuditSettings) -> ssl.SSLContext:
     """What the audit repository is called with, read anew at each call.
 
@@ -93,8 +114,9 @@ def certificate_files(settings: Settings) -> dict[Path, str]:
     if (tls := settings.dicom.tls) is not None:
         named |= {tls.ca: f"{_OURS}.ca", tls.certificate: f"{_OURS}.certificate"}
     for destination in settings.destinations:
-        if destination.tls:
-            named.setdefault(*_ca_of(destination, _where(destination), settings))
+        if destination.tls or destination.url:
+            if destination.tls or destination.ca is not None:
+                named.setdefault(*_ca_of(destination, _where(destination), settings))
             if destination.client_certificate is not None:
                 key = f"{_where(destination)}: client_certificate.certificate"
                 named.setdefault(destination.client_certificate.certificate, key)

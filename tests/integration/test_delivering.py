@@ -135,6 +135,27 @@ def test_a_destination_that_answers_and_is_busy_is_not_asked_whether_it_answers(
     assert not _awaited(site)
 
 
+def test_what_a_destination_was_too_busy_for_ten_times_goes_out_when_it_answers_and_has_room(
+    database: Database, tmp_path: Path, pacs: FakePacs
+) -> None:
+    site = make_site(database, tmp_path / "var", destinations=(pacs.destination(outputs=("sr",)),))
+    pacs.status = 0xA700
+    site.receive(make_dx())
+    site.settle()
+    for _ in range(12):
+        site.deliver()
+        site.clock.go_on(minutes=10)
+    assert _delivery(site)[:2] == ("on_hold", 10)
+    assert len(pacs.encoded) == 10
+    assert _resume(site) == 1
+    assert site.deliver() == 0
+    assert _delivery(site)[:2] == ("pending", 1)
+    assert _resume(site) == 0, "it is waited for as ever"
+    pacs.status = 0x0000
+    site.clock.go_on(seconds=30)
+    assert site.deliver() == 1
+
+
 def test_a_destination_that_does_not_let_us_in_is_tried_again_as_soon_as_it_does(away: Site) -> None:
     away.clock.go_on(minutes=10)
     with _back(away, require_called=True, ae_title="ANOTHER"):

@@ -2,9 +2,12 @@
 
 import base64
 import json
+import re
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -20,16 +23,20 @@ from dicom_io.errors import (
     PeerUnreachable,
 )
 from dicom_io.stow import WebPeer, greet_service, send_to_service
+from tests.certificates import Authority, Pair
 from tests.factories import make_dx, make_study, study_uid, write
-from tests.fakes import free_port, make_site
+from tests.fakes import Site, free_port, make_site
 from tests.requirements import need
 from tests.servers import orthanc
 from tests.viewer import orthanc_plugins
+from worker.cli.doctor import examine
 from worker.commitment import resume_deliveries
 from worker.configuration import read_settings
+from worker.db import reports
 from worker.db.database import Database
 from worker.errors import ConfigurationError
-from worker.settings import Destination
+from worker.settings import Destination, Settings
+from worker.steps.deliver import deliver, greet
 
 
 @dataclass
@@ -39,13 +46,17 @@ class Service:
     url: str = ""
     status: int = 200
     answer: bytes = b"{}"
+    headers: dict[str, str] = field(default_factory=dict)
+    refused: dict[int, int] = field(default_factory=dict)
+    """Statuses of other answers, by the number of the request."""
     authorization: list[str] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
     connections: set[int] = field(default_factory=set)
 
 
 @contextmanager
-def service() -> Iterator[Service]:
+def service(*, tls: ssl.SSLContext | None = None) -> Iterator[Service]:
+    """Run one, over TLS where a context is given."""
     told = Service()
 
     class Handler(BaseHTTPRequestHandler):
@@ -58,7 +69,9 @@ def service() -> Iterator[Service]:
         def do_GET(self) -> None:
             told.connections.add(self.client_address[1])
             told.authorization.append(self.headers.get("Authorization", ""))
-            self.send_response(told.status)
+            self.send_response(told.refused.get(len(told.authorization), told.status))
+            for name, value in told.headers.items():
+                self.send_header(name, value)
             self.send_header("Content-Length", str(len(told.answer)))
             self.end_headers()
             self.wfile.write(told.answer)
@@ -68,9 +81,11 @@ def service() -> Iterator[Service]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     thread = Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
-    told.url = f"http://127.0.0.1:{server.server_address[1]}/dicom-web"
+    told.url = f"http{'s' * bool(tls)}://127.0.0.1:{server.server_address[1]}/dicom-web"
     try:
         yield told
     finally:
@@ -97,6 +112,8 @@ def _failed(*reasons: int) -> bytes:
         (200, b"no JSON", None),
         (202, b"{}", None),
         (202, _failed(0xB000), None),
+        (202, _failed(0xA700), PeerBusy),
+        (409, b"", ObjectRefused),
         (409, _failed(0x0111), None),
         (409, _failed(0xA700), PeerBusy),
         (409, _failed(0x0110), PeerRefused),
@@ -120,6 +137,187 @@ def test_every_answer_has_its_meaning(
     web.status, web.answer = status, answer
     (outcome,) = send_to_service(WebPeer(url=web.url), [write(make_dx(), tmp_path / "image.dcm")])
     assert type(outcome.error) is (kind or type(None))
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (401, "it does not know us: look at token, or username and password"),
+        (403, "it knows us and lets us store nothing"),
+        (404, "there is no DICOMweb service at this url"),
+        (407, "a proxy before it does not let us through"),
+    ],
+)
+def test_who_does_not_let_us_in_is_told_with_the_cure_and_asked_once(
+    tmp_path: Path, web: Service, status: int, words: str
+) -> None:
+    web.status = status
+    path = write(make_dx(), tmp_path / "image.dcm")
+    first, second = send_to_service(WebPeer(url=web.url), [path, path])
+    assert str(first.error) == f"STOW-RS was answered {status} by {web.url}: {words}."
+    assert second.error is first.error
+    assert len(web.bodies) == 1
+
+
+def test_an_object_that_a_service_does_not_take_holds_up_no_other(tmp_path: Path, web: Service) -> None:
+    web.refused = {2: 409, 3: 500}
+    path = write(make_dx(), tmp_path / "image.dcm")
+    outcomes = [outcome.error for outcome in send_to_service(WebPeer(url=web.url), [path] * 4)]
+    assert [type(error) for error in outcomes] == [type(None), ObjectRefused, PeerBusy, type(None)]
+
+
+@pytest.mark.parametrize("value", ["soon", "-5", "9" * 5000, "Wed, 32 Foo 2031 25:61:00 GMT", ""])
+def test_a_retry_after_that_says_nothing_asks_for_nothing(tmp_path: Path, web: Service, value: str) -> None:
+    web.status, web.headers = 503, {"Retry-After": value}
+    path = write(make_dx(), tmp_path / "image.dcm")
+    outcomes = list(send_to_service(WebPeer(url=web.url), [path, path]))
+    assert [type(outcome.error) for outcome in outcomes] == [PeerBusy, PeerBusy]
+    assert len(web.bodies) == 2
+
+
+def test_a_service_that_asks_for_time_is_given_it(database: Database, tmp_path: Path, web: Service) -> None:
+    known = _destination(web.url, outputs=("sr", "text_sr"))
+    site = make_site(database, tmp_path / "var", destinations=(known,))
+    site.receive(make_dx())
+    site.settle()
+    web.status, web.headers = 503, {"Retry-After": "120"}
+    assert site.deliver() == 0
+    assert len(web.bodies) == 1, "the second is not tried"
+    web.status = 200
+    site.clock.go_on(seconds=119)
+    assert site.deliver() == 0
+    assert resume_deliveries(known, site.parts) == 0, "it answers, and has asked for time"
+    site.clock.go_on(seconds=1)
+    assert site.deliver() == 2
+
+
+@pytest.mark.parametrize("status", [502, 503, 504])
+def test_what_waits_for_a_service_goes_on_waiting_while_a_proxy_answers_in_its_place(
+    database: Database, tmp_path: Path, web: Service, status: int
+) -> None:
+    known = _destination(web.url)
+    site = make_site(database, tmp_path / "var", destinations=(known,))
+    site.receive(make_dx())
+    site.settle()
+    web.status = status
+    for _ in range(10):
+        site.deliver()
+        site.clock.go_on(minutes=10)
+    (delivery,) = site.study(study_uid())["deliveries"]
+    assert (delivery["state"], delivery["attempts"]) == ("on_hold", 10)
+    assert resume_deliveries(known, site.parts) == 0
+    web.status = 200
+    assert resume_deliveries(known, site.parts) == 1
+    assert site.deliver() == 1
+
+
+@contextmanager
+def secured(shown: Pair, *, callers: Path | None = None, version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> Iterator[Service]:
+    """A service that shows a certificate and, where a CA of callers is given, asks for one that it signed."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = context.maximum_version = version
+    context.load_cert_chain(shown.certificate, shown.key)
+    if callers is not None:
+        context.load_verify_locations(callers)
+        context.verify_mode = ssl.CERT_REQUIRED
+    with service(tls=context) as running:
+        yield running
+
+
+def _sent(site: Site, url: str, **changes: object) -> DicomError | None:
+    """What becomes of a study's report at a service."""
+    with site.database.read() as connection:
+        waiting = reports.due(connection, "web", now=site.clock(), data_dir=site.parts.data_dir)
+    ((_, outcome),) = deliver(waiting, _destination(url, **changes), site.parts.settings)
+    return outcome.error
+
+
+@pytest.fixture
+def waiting(database: Database, tmp_path: Path) -> Site:
+    """A worker with a report for a DICOMweb service."""
+    site = make_site(database, tmp_path / "var", destinations=(_destination("https://pacs.example"),))
+    site.receive(make_dx())
+    site.settle()
+    return site
+
+
+def test_a_service_is_sent_nothing_before_it_is_seen_to_be_who_it_should_be(waiting: Site, tmp_path: Path) -> None:
+    authority, other = Authority(tmp_path), Authority(tmp_path, "other")
+    pacs, old = authority.issue("pacs"), authority.issue("old", ends=timedelta(days=-1))
+    elsewhere = authority.issue("elsewhere", hosts=["pacs.example"])
+
+    def complaint(web: Service, **changes: object) -> str:
+        error = _sent(waiting, web.url, **changes)
+        assert isinstance(error, AssociationRejected)
+        with pytest.raises(AssociationRejected, match=re.escape(str(error))):
+            greet(_destination(web.url, **changes), waiting.parts.settings)
+        assert web.bodies == []
+        return str(error)
+
+    with secured(pacs) as web:
+        assert f"TLS with {web.url} failed: its certificate is signed by a CA that is not in the ca" in complaint(web)
+        assert "not in the ca" in complaint(web, ca=other.file)
+        assert _sent(waiting, web.url, ca=authority.file) is None
+    with secured(old) as web:
+        assert "its certificate has expired: renew it there" in complaint(web, ca=authority.file)
+    with secured(elsewhere) as web:
+        assert "does not name the address" in complaint(web, ca=authority.file)
+        assert _sent(waiting, web.url, ca=authority.file, check_name=False) is None
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_service_that_asks_for_our_certificate_is_shown_it(waiting: Site, tmp_path: Path, version: ssl.TLSVersion) -> None:
+    authority = Authority(tmp_path)
+    own, ended = authority.issue("own"), authority.issue("ended", ends=timedelta(days=-1))
+    strange = Authority(tmp_path, "other").issue("strange")
+    # What TLS 1.3 says comes after the handshake, and is lost where the service has closed the connection by then.
+    or_ended = "" if version is ssl.TLSVersion.TLSv1_2 else "|ended the connection: does it want a certificate of ours"
+    with secured(authority.issue("pacs"), callers=authority.file, version=version) as web:
+        for shown, words in (
+            (None, "it asks for our certificate|or it wants a certificate of ours"),
+            (strange, "it does not know the CA of our certificate: add it there"),
+            (ended, "it says that our certificate has expired: renew it"),
+        ):
+            certificate = None if shown is None else _as_settings(shown)
+            error = _sent(waiting, web.url, ca=authority.file, client_certificate=certificate)
+            assert isinstance(error, AssociationRejected | PeerUnreachable)
+            assert re.search(words + or_ended, str(error)), error
+        assert web.bodies == []
+        assert _sent(waiting, web.url, ca=authority.file, client_certificate=_as_settings(own)) is None
+
+
+def _as_settings(pair: Pair) -> dict[str, Path]:
+    return {"certificate": pair.certificate, "key": pair.key}
+
+
+def test_a_service_that_speaks_no_tls_is_told(tmp_path: Path, web: Service) -> None:
+    authority = Authority(tmp_path)
+    known = _destination(web.url.replace("http:", "https:"), ca=authority.file)
+    with pytest.raises(AssociationRejected, match="it speaks no TLS on this port"):
+        greet(known, Settings())
+
+
+def test_doctor_looks_at_the_certificates_of_a_service(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    ended = authority.issue("ended", ends=timedelta(days=-1))
+    known = _destination("https://127.0.0.1:1/dicom-web", ca=authority.file, client_certificate=_as_settings(ended))
+    checks = {check.name: check for check in examine(Settings(data_dir=tmp_path / "var", destinations=(known,)))}
+    assert checks["certificate destination web: ca"].ok
+    assert "expired on" in checks["certificate destination web: client_certificate.certificate"].detail
+    assert not checks["destination web"].ok
+
+
+def test_a_report_waits_with_the_reason_while_a_file_for_its_service_is_away(database: Database, tmp_path: Path) -> None:
+    known = _destination("https://127.0.0.1:1/dicom-web", ca=tmp_path / "away.pem")
+    site = make_site(database, tmp_path / "var", destinations=(known,))
+    site.receive(make_dx())
+    site.settle()
+    assert site.deliver() == 0
+    (delivery,) = site.study(study_uid())["deliveries"]
+    assert (delivery["state"], delivery["last_error"]) == (
+        "pending",
+        f"destination web: ca: {tmp_path / 'away.pem'}: no such file.",
+    )
 
 
 def test_files_travel_as_they_lie_on_disk_over_one_connection(tmp_path: Path, web: Service) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sqlalchemy import ColumnElement, Connection, and_, case, exists, func, or_, select, update
 
-from dicom_io.errors import AssociationRejected, DicomError, PeerUnreachable
+from dicom_io.errors import AssociationRejected, DicomError, PeerBusy, PeerUnreachable
 from dicom_io.values import ObjectReference, SeriesUID, SOPClassUID, SOPInstanceUID
 from worker.db import events, schema, studies
 from worker.db.database import insert_if_absent
@@ -218,15 +218,18 @@ def mark_undelivered(
 ) -> None:
     """Note a failed attempt: due again at a moment, or given up where there is none.
 
-    What could not even be tried, because the destination cannot be reached, is due as soon as it can.
+    What could not even be tried, because the destination cannot be reached, is due as soon as it can; what a destination was
+    too busy for ten times, when it is seen to answer.
     """
     unreachable = isinstance(error, PeerUnreachable | AssociationRejected)
+    # A full archive answers all the while: it is waited for like one that is away, only not before the last attempt.
+    waits = unreachable or (isinstance(error, PeerBusy) and next_attempt_at is None)
     values: Mapping[str, object] = {
         "attempts": delivery.attempts + 1,
         "last_error": error.in_full,
-        "unreachable": unreachable,
+        "unreachable": waits,
     }
-    given_up = DeliveryState.ON_HOLD if unreachable else DeliveryState.FAILED
+    given_up = DeliveryState.ON_HOLD if waits else DeliveryState.FAILED
     values = {**values, **({"state": given_up} if next_attempt_at is None else {"next_attempt_at": next_attempt_at})}
     waiting = (deliveries.c.id == delivery.id) & deliveries.c.state.in_([DeliveryState.PENDING, DeliveryState.STORED])
     noted = connection.execute(update(deliveries).where(waiting).values(**values)).rowcount

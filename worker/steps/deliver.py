@@ -12,7 +12,7 @@ from dicom_io.stow import WebPeer, greet_service, send_to_service
 from dicom_io.values import Peer
 from worker.errors import ConfigurationError
 from worker.settings import Destination, Settings
-from worker.tls import client_context
+from worker.tls import client_context, service_context
 from worker.values import DueDelivery
 
 
@@ -85,13 +85,11 @@ def _service(destination: Destination, settings: Settings) -> WebPeer:
         headers["Authorization"] = f"Bearer {token}"
     elif destination.username:
         headers = make_headers(basic_auth=f"{destination.username}:{destination.password.get_secret_value()}")
-    own_trust = destination.ca is not None or destination.client_certificate is not None
-    tls = _tls(destination.model_copy(update={"tls": True}), settings) if own_trust else None
-    return WebPeer(url=destination.url, headers=headers, tls=tls)
+    return WebPeer(url=destination.url, headers=headers, tls=_tls(destination, settings))
 
 
 def _tls(destination: Destination, settings: Settings) -> ssl.SSLContext | None:
     try:
-        return client_context(settings, destination)
+        return service_context(settings, destination) if destination.url else client_context(settings, destination)
     except ConfigurationError as error:  # a certificate that cannot be used is seen where the others' troubles are
         raise PeerUnreachable(str(error)) from error
