@@ -611,9 +611,9 @@ def test_attempts_wait_30_seconds_doubling_to_10_minutes_and_end_after_ten(conne
         waited.append((due - connected.clock()).total_seconds())
         connected.clock.now = due
     assert waited == [30, 60, 120, 240, 480, 600, 600, 600, 600]
-    assert delivery["state"] == "failed"
+    assert delivery["state"] == "on_hold"
     assert connected.study(study_uid())["state"] == "reported"
-    assert "delivery_failed" in connected.events(study_uid())
+    assert "delivery_on_hold" in connected.events(study_uid())
     connected.clock.go_on(days=1)
     connected.deliver()
     assert len(pacs.encoded) == 10
