@@ -140,16 +140,17 @@ class ScheduleSettings(Section):
 
 
 class KeepingSettings(Section):
-    """When the files of finished and delivered studies are deleted; 0 switches a rule off."""
+    """When the files of finished and delivered studies are deleted, and of failed ones; 0 switches a rule off."""
 
     days: Annotated[int, Field(ge=0, le=36500)] = 0
+    failed_days: Annotated[int, Field(ge=0, le=36500)] = 0
     maximum_bytes: Annotated[int, Field(ge=0)] = 0
     minimum_free_bytes: Annotated[int, Field(ge=0)] = 0
 
     @property
     def deletes(self) -> bool:
         """Whether there is any rule."""
-        return self.days + self.maximum_bytes + self.minimum_free_bytes > 0
+        return self.days + self.failed_days + self.maximum_bytes + self.minimum_free_bytes > 0
 
 
 class WebSettings(Section):

@@ -131,6 +131,7 @@ def test_deliveries_are_listed_by_state_and_destination(cxr_worker: Run) -> None
 
 
 def test_a_delivery_given_up_is_queued_again_by_retry(cxr_worker: Run, filled: Site, pacs: FakePacs) -> None:
+    pacs.status = 0x0110
     for _ in range(10):
         filled.clock.go_on(minutes=10)
         filled.deliver()

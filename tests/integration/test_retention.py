@@ -1,6 +1,7 @@
 """What is deleted by the rules for keeping, what never is, and what is left to say of it."""
 
 import os
+import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,12 +14,15 @@ from tests.factories import make_study, study_uid
 from tests.fakes import FakePacs, Site, make_site, model_identity
 from tests.servers import wait_for
 from worker import pipeline
+from worker.cli.doctor import examine
+from worker.configuration import read_settings
 from worker.db import retention, studies
 from worker.keeping.deep_check import check_files
 from worker.keeping.orphans import Fate, mend
 from worker.keeping.removal import discard
 from worker.keeping.retention import plan, retain
 from worker.schedule import Schedule
+from worker.settings import Settings
 
 A_MONTH = {"days": 30}
 
@@ -47,6 +51,12 @@ def _through(site: Site, name: str = "study", *, deliver: bool = True, view: Any
 
 def _retain(site: Site) -> int:
     return retain(site.database, site.parts.settings, clock=site.clock)
+
+
+def _settings(monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Those of the test's database, as the command line reads them."""
+    monkeypatch.setenv("CXR_GATE__PIXELS", "false")
+    return read_settings(None)
 
 
 def _gone(site: Site, uid: str) -> bool:
@@ -88,6 +98,109 @@ def test_files_of_a_study_that_is_not_finished_and_delivered_are_kept(kept: Site
     kept.clock.go_on(days=400)
     assert _retain(kept) == 0
     assert kept.received_files()
+
+
+def _failed(site: Site, name: str = "study") -> str:
+    """Let a study fail; answer its UID."""
+    site.engine.silent_on.add(study_uid(name))
+    site.receive(*make_study(name, views=("PA",)))
+    for _ in range(12):
+        site.settle()
+        site.clock.go_on(minutes=10)
+    assert site.study(study_uid(name))["state"] == "failed"
+    return study_uid(name)
+
+
+def test_files_of_a_failed_study_are_deleted_after_the_days_that_a_site_gives_them(kept: Site) -> None:
+    _keeping(kept, failed_days=90)
+    uid = _failed(kept)
+    kept.clock.go_on(days=89)
+    assert _retain(kept) == 0
+    kept.clock.go_on(days=1)
+    assert _retain(kept) == 1
+    assert kept.received_files() == []
+    shown = kept.study(uid)
+    assert (shown["state"], _gone(kept, uid)) == ("failed", True)
+    assert (shown["events"][-1]["kind"], shown["events"][-1]["detail"]) == (
+        "files_removed",
+        "1 files: failed, and received more than 90 days ago",
+    )
+    assert _retain(kept) == 0
+    assert mend(kept.parts).total() == 0
+    kept.engine.silent_on.clear()
+    _through(kept)
+    assert kept.study(uid)["state"] == "delivered", "sent again, it is received like a new one"
+
+
+def test_files_of_a_failed_study_are_never_deleted_for_want_of_space(kept: Site) -> None:
+    finished, failed = _through(kept, "finished"), _failed(kept, "failed")
+    kept.clock.go_on(hours=2)
+    _keeping(kept, maximum_bytes=1, minimum_free_bytes=2**60, failed_days=90)
+    assert _retain(kept) == 1
+    assert [_gone(kept, uid) for uid in (finished, failed)] == [True, False]
+
+
+def test_what_goes_with_failed_studies_need_not_go_for_want_of_space(kept: Site) -> None:
+    failed = _failed(kept, "failed")
+    kept.clock.go_on(days=91)
+    finished = _through(kept, "finished")
+    kept.clock.go_on(hours=2)
+    with kept.database.read() as connection:
+        taken = retention.kept_bytes(connection)
+    _keeping(kept, failed_days=90, maximum_bytes=taken * 2 // 3)
+    assert _retain(kept) == 1
+    assert [_gone(kept, uid) for uid in (finished, failed)] == [False, True]
+
+
+def test_a_failed_study_that_is_analysed_again_while_it_is_chosen_keeps_its_files(kept: Site) -> None:
+    uid = _failed(_keeping(kept, failed_days=90))
+    kept.clock.go_on(days=91)
+    with kept.database.read() as connection:
+        (removal,) = plan(connection, kept.parts.settings, now=kept.clock())
+    with kept.database.write() as connection:
+        found = studies.find(connection, uid)
+        assert found is not None
+        assert studies.analyse_again(connection, [found], now=kept.clock(), why="test") == 1
+    with kept.database.write() as connection:
+        assert retention.mark_removed(connection, removal.study, (), why="", now=kept.clock()) == []
+    assert not _gone(kept, uid)
+
+
+def test_a_failed_study_whose_earlier_report_is_on_its_way_keeps_its_files(kept: Site, pacs: FakePacs) -> None:
+    pacs.status = 0xA700
+    uid = _through(_keeping(kept, failed_days=90))
+    kept.engine.silent_on.add(uid)
+    kept.receive(*make_study(views=("PA", "AP")))
+    for _ in range(12):
+        kept.settle()
+        kept.clock.go_on(minutes=10)
+    assert kept.study(uid)["state"] == "failed"
+    kept.clock.go_on(days=91)
+    assert _retain(kept) == 0
+    pacs.status = 0x0000
+    kept.deliver()
+    assert _retain(kept) == 1
+
+
+def test_doctor_and_the_list_tell_of_failed_studies_and_their_files(
+    cxr_worker: Run, test_database: TestDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = make_site(test_database.opened, tmp_path / "var")
+    site.clock.now = datetime.now(UTC) - timedelta(days=100)
+
+    def said() -> str:
+        return next(check.detail for check in examine(_settings(monkeypatch)) if check.name == "failed studies")
+
+    assert said() == "none keeps files"
+    uid = _failed(site)
+    assert re.fullmatch(r"1 keep 0\.\d MB until they are reprocessed", said())
+    monkeypatch.setenv("CXR_KEEPING__FAILED_DAYS", "90")
+    assert re.fullmatch(r"1 keep 0\.\d MB for 90 days", said())
+    assert f"{uid}: " in cxr_worker("db", "clean", "--dry-run")[1]
+    assert "files are gone" not in cxr_worker("studies", "list")[1]
+    assert cxr_worker("db", "clean")[1] == "The files of 1 studies are deleted.\n"
+    assert said() == "none keeps files"
+    assert "files are gone" in cxr_worker("studies", "list")[1]
 
 
 def test_a_study_that_was_not_analysed_is_kept_until_those_who_want_to_know_were_told(kept: Site, pacs: FakePacs) -> None:

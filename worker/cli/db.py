@@ -40,12 +40,13 @@ def clean(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")] = False,
     config: Config = None,
 ) -> None:
-    """Delete the files of finished and delivered studies by the rules of [keeping], as a running worker does every hour."""
+    """Delete the files that the rules of [keeping] let go, as a running worker does every hour."""
     from worker.keeping.retention import plan, retain
 
     with database_of(config) as (settings, database):
         if not settings.keeping.deletes:
-            raise ConfigurationError("keeping: no rule says what to delete; set days, maximum_bytes or minimum_free_bytes.")
+            rules = "days, failed_days, maximum_bytes or minimum_free_bytes"
+            raise ConfigurationError(f"keeping: no rule says what to delete; set {rules}.")
         if not dry_run:
             count = retain(database, settings, clock=lambda: datetime.now(UTC))
             print(f"The files of {count} studies are deleted.")

@@ -20,6 +20,7 @@ from worker.db.database import Database, open_database
 from worker.db.migrate import current_revision, require_newest
 from worker.errors import AnotherRunner, ConfigurationError
 from worker.keeping.deep_check import check_files
+from worker.keeping.retention import failed_in_words
 from worker.leader import leadership
 from worker.register import require_meanings
 from worker.registry import ModelFolder, active_model, find_exactly, shadow_model
@@ -81,6 +82,7 @@ def _checks(settings: Settings) -> Iterator[Check]:
     yield _tried("runner", partial(_runner, settings), "see 'database'")
     cure = "'cxr-worker deliveries list' tells why; 'deliveries retry --all-failed' sends again; or name the destination again"
     yield _tried("deliveries", partial(_deliveries, settings), cure)
+    yield _tried("failed studies", partial(_failed, settings), "see 'database'")
     cure = "'cxr-worker models list' shows those there are; 'models activate' names another, or set inference.model"
     yield _tried("model", partial(_model, settings), cure)
     cure = (
@@ -95,12 +97,8 @@ def _checks(settings: Settings) -> Iterator[Check]:
         cure = "start the audit repository and open its port, or correct [audit]; nothing is lost, and no study waits for it"
         yield _tried("audit", partial(_audit, settings.audit, settings), cure)
     if not settings.destinations:
-        yield Check(
-            name="destinations",
-            ok=False,
-            detail="none",
-            cure="add a [[destinations]] block, or results stay in data_dir/reports",
-        )
+        cure = "add a [[destinations]] block, or results stay in data_dir/reports"
+        yield Check(name="destinations", ok=False, detail="none", cure=cure)
     for destination in settings.destinations:
         cure = f"start {destination.ae_title}, open the port, and register AE title {settings.dicom.ae_title} there"
         yield _tried(f"destination {destination.name}", partial(_echo, destination, settings), cure)
@@ -183,6 +181,14 @@ def _deliveries(settings: Settings) -> str:
         )
         raise LookupError(", ".join(words))
     return f"{sum(counted.values())} pending, none given up"
+
+
+def _failed(settings: Settings) -> str:
+    with _existing(settings) as database:
+        if database is None:
+            return "none yet"
+        with database.read() as connection:
+            return failed_in_words(connection, settings, now=datetime.now(UTC))
 
 
 def _audit(audit: AuditSettings, settings: Settings) -> str:

@@ -61,6 +61,7 @@ reprocess_cron = "0 22 * * *"           # minute hour day month weekday, local t
 
 [keeping]                               # deletes files of finished, delivered studies; their rows stay. 0: no such rule
 days = 0                                # when they were received so many days ago
+failed_days = 0                         # of failed studies too, received so many days ago: nobody was told anything of them
 maximum_bytes = 0                       # while received files take more, the oldest first
 minimum_free_bytes = 0                  # while less is free on the disk, the oldest first
 

@@ -102,6 +102,8 @@ def show(study_uid: str, config: Config = None, as_json: AsJson = False) -> None
 def _row(study: dict[str, Any]) -> tuple[Any, ...]:
     delivered = sum(delivery["state"] == "delivered" for delivery in study["deliveries"])
     result = study["reason"] or "; ".join(filter(None, (_answer(image) for image in study["images"])))
+    if study["files_gone_at"]:
+        result = f"{result} Its files are gone."
     return (
         study["received_at"][:19],
         study["study_uid"],

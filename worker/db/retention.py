@@ -18,14 +18,16 @@ FILES_REMOVED = "files_removed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FinishedStudy:
-    """A study that is finished, and everything of it delivered."""
+class EndedStudy:
+    """A study that has files and needs them no more."""
 
     id: StudyId
     study_uid: str
     last_received_at: datetime
     bytes: int
     """What its received files take."""
+    failed: bool
+    """Whether it was given up; otherwise it is finished, and everything of it delivered."""
 
 
 def kept_bytes(connection: Connection) -> int:
@@ -34,7 +36,7 @@ def kept_bytes(connection: Connection) -> int:
     return int(connection.execute(kept).scalar_one())
 
 
-def finished(connection: Connection, refusals: Collection[Output], *, received_before: datetime) -> list[FinishedStudy]:
+def finished(connection: Connection, refusals: Collection[Output], *, received_before: datetime) -> list[EndedStudy]:
     """Studies that still have files and need them no more, the one that was received first before all others.
 
     Parameters
@@ -42,26 +44,44 @@ def finished(connection: Connection, refusals: Collection[Output], *, received_b
     refusals
         What destinations are to be sent of a study that was not analysed: it is not finished before.
     """
+    return _with_files(connection, _is_finished(refusals), received_before=received_before, failed=False)
+
+
+def failed(connection: Connection, *, received_before: datetime) -> list[EndedStudy]:
+    """Studies that were given up and still have files, in the same order: nobody was told anything of them."""
+    return _with_files(connection, _has_failed(), received_before=received_before, failed=True)
+
+
+def _with_files(
+    connection: Connection, chosen: ColumnElement[bool], *, received_before: datetime, failed: bool
+) -> list[EndedStudy]:
     rows = connection.execute(
         select(studies.c.id, studies.c.study_uid, studies.c.last_received_at, func.sum(instances.c.size).label("bytes"))
         .join(instances, instances.c.study_id == studies.c.id)
-        .where(_is_finished(refusals), instances.c.gone_at.is_(None), studies.c.last_received_at <= received_before)
+        .where(chosen, instances.c.gone_at.is_(None), studies.c.last_received_at <= received_before)
         .group_by(studies.c.id, studies.c.study_uid, studies.c.last_received_at)
         .order_by(studies.c.last_received_at, studies.c.id)
     )
     return [
-        FinishedStudy(id=StudyId(row.id), study_uid=row.study_uid, last_received_at=row.last_received_at, bytes=int(row.bytes))
+        EndedStudy(
+            id=StudyId(row.id),
+            study_uid=row.study_uid,
+            last_received_at=row.last_received_at,
+            bytes=int(row.bytes),
+            failed=failed,
+        )
         for row in rows
     ]
 
 
 def mark_removed(
-    connection: Connection, study: FinishedStudy, refusals: Collection[Output], *, why: str, now: datetime
+    connection: Connection, study: EndedStudy, refusals: Collection[Output], *, why: str, now: datetime
 ) -> list[Path]:
     """Note that a study's files are gone, unless it was reopened meanwhile; answer which to delete once that is committed."""
     hold(connection, study.id)
     same = (studies.c.id == study.id) & (studies.c.last_received_at == study.last_received_at)
-    if connection.execute(select(studies.c.id).where(same, _is_finished(refusals))).first() is None:
+    has_ended = _has_failed() if study.failed else _is_finished(refusals)
+    if connection.execute(select(studies.c.id).where(same, has_ended)).first() is None:
         return []
     received = (instances.c.study_id == study.id) & instances.c.gone_at.is_(None)
     made = (reports.c.study_id == study.id) & reports.c.gone_at.is_(None) & ~_may_be_sent_again()
@@ -78,11 +98,6 @@ def mark_removed(
 
 def _is_finished(refusals: Collection[Output]) -> ColumnElement[bool]:
     """Delivered as a whole, or not analysed with every destination told that wants to be."""
-    undelivered = exists().where(
-        reports.c.study_id == studies.c.id,
-        deliveries.c.report_id == reports.c.id,
-        deliveries.c.state.not_in([DeliveryState.DELIVERED, DeliveryState.SUPERSEDED]),
-    )
     told = [
         exists().where(
             reports.c.study_id == studies.c.id,
@@ -95,7 +110,20 @@ def _is_finished(refusals: Collection[Output]) -> ColumnElement[bool]:
     refused = and_(
         studies.c.state == StudyState.NOT_ANALYSED, or_(studies.c.attempts >= MAX_ATTEMPTS, and_(studies.c.id > 0, *told))
     )
-    return and_(or_(studies.c.state == StudyState.DELIVERED, refused), ~undelivered)
+    return and_(or_(studies.c.state == StudyState.DELIVERED, refused), ~_is_undelivered())
+
+
+def _has_failed() -> ColumnElement[bool]:
+    """Given up, with nothing on its way of what an earlier analysis came to."""
+    return and_(studies.c.state == StudyState.FAILED, ~_is_undelivered())
+
+
+def _is_undelivered() -> ColumnElement[bool]:
+    return exists().where(
+        reports.c.study_id == studies.c.id,
+        deliveries.c.report_id == reports.c.id,
+        deliveries.c.state.not_in([DeliveryState.DELIVERED, DeliveryState.SUPERSEDED]),
+    )
 
 
 def _may_be_sent_again() -> ColumnElement[bool]:

@@ -1,4 +1,7 @@
-"""Retention: the files of finished and delivered studies are deleted by age and for want of space, the oldest first."""
+"""Retention: the files of finished and delivered studies are deleted by age and for want of space, the oldest first.
+
+Those of failed studies are deleted by age alone, and only where a site says so.
+"""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -10,7 +13,7 @@ from sqlalchemy import Connection
 
 from worker.db import retention
 from worker.db.database import Database
-from worker.db.retention import FinishedStudy
+from worker.db.retention import EndedStudy
 from worker.keeping.removal import YOUNG, discard
 from worker.settings import Settings
 from worker.steps.report import wanted_refusals
@@ -23,16 +26,20 @@ log = structlog.get_logger()
 class Removal:
     """A study whose files are to be deleted."""
 
-    study: FinishedStudy
+    study: EndedStudy
     why: str
     """In words, for the study's history."""
 
 
 def plan(connection: Connection, settings: Settings, *, now: datetime) -> Iterator[Removal]:
-    """What the rules ask for now: the oldest finished studies, until those that are left may stay."""
+    """What the rules ask for now: failed studies of their age, then the oldest finished ones until the others may stay."""
     keeping = settings.keeping
     refusals = wanted_refusals(settings.destinations)
     kept, free = retention.kept_bytes(connection), shutil.disk_usage(settings.data_dir).free
+    if keeping.failed_days:
+        for study in retention.failed(connection, received_before=now - timedelta(days=keeping.failed_days)):
+            yield Removal(study=study, why=f"failed, and received more than {keeping.failed_days} days ago")
+            kept, free = kept - study.bytes, free + study.bytes
     for study in retention.finished(connection, refusals, received_before=now - YOUNG):
         if keeping.days and study.last_received_at <= now - timedelta(days=keeping.days):
             why = f"received more than {keeping.days} days ago"
@@ -44,6 +51,15 @@ def plan(connection: Connection, settings: Settings, *, now: datetime) -> Iterat
             return
         yield Removal(study=study, why=why)
         kept, free = kept - study.bytes, free + study.bytes
+
+
+def failed_in_words(connection: Connection, settings: Settings, *, now: datetime) -> str:
+    """How many failed studies keep files, what these take, and for how long."""
+    found = retention.failed(connection, received_before=now)
+    if not found:
+        return "none keeps files"
+    ends = f"for {settings.keeping.failed_days} days" if settings.keeping.failed_days else "until they are reprocessed"
+    return f"{len(found)} keep {sum(study.bytes for study in found) / 1e6:.1f} MB {ends}"
 
 
 def retain(database: Database, settings: Settings, *, clock: Callable[[], datetime]) -> int:
