@@ -50,6 +50,8 @@ class Schedule:
         self._scheduler = BackgroundScheduler(timezone="UTC", executors={"default": self._threads})
         self._closing = Event()
         self._auditor = Auditor(parts)
+        self._steps: list[str] = []
+        self._seen = parts.clock()
         interval = parts.settings.schedule.interval_seconds
         self._add_steps(STUDIES, self._advance, interval)
         for destination in parts.settings.destinations:
@@ -98,7 +100,16 @@ class Schedule:
         with suppress(JobLookupError):  # closed meanwhile
             self._scheduler.modify_job(job, next_run_time=self._parts.clock())
 
+    def keep_time(self) -> None:
+        """Run the steps now if the clock was set back since the last call: their next times are as much too late."""
+        before, self._seen = self._seen, self._parts.clock()
+        if self._seen < before:
+            log.warning("clock.set_back", seconds=round((before - self._seen).total_seconds()))
+            for job in self._steps:
+                self.wake(job)
+
     def _add_steps(self, job: str, step: Callable[[], None], interval: float) -> None:
+        self._steps.append(job)
         # Two instances: the second waits for the first one's lock, so that a wake during a run is not lost.
         self._scheduler.add_job(
             self._guarded(job, step),

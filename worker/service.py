@@ -213,7 +213,7 @@ def _run_while(leading: Callable[[], bool], stop: Event, parts: Parts, wake: Wak
     wake.schedule = schedule
     try:
         while leading() and not stop.wait(_STANDBY_SECONDS):
-            pass
+            schedule.keep_time()
     finally:
         wake.schedule = None
         schedule.close()

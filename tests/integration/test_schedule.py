@@ -1,9 +1,9 @@
 """The running schedule, with real threads and the real clock; what it does is waited for, never slept for."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -48,7 +48,12 @@ class Running:
 
 @contextmanager
 def running(
-    test_database: TestDatabase, data_dir: Path, *, engine: FakeEngine | None = None, **settings: Any
+    test_database: TestDatabase,
+    data_dir: Path,
+    *,
+    engine: FakeEngine | None = None,
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    **settings: Any,
 ) -> Iterator[Running]:
     """Start one whose interval is an hour, so that what happens was woken."""
     usual = {"data_dir": data_dir, "study": {"quiet_seconds": 0}, "schedule": {"interval_seconds": AN_HOUR}}
@@ -56,7 +61,7 @@ def running(
     parts = Parts(
         settings=Settings.model_validate(usual | settings),
         database=test_database.opened,
-        clock=lambda: datetime.now(UTC),
+        clock=clock,
         engine=lambda: used,
     )
     plan = Schedule(parts)
@@ -92,6 +97,16 @@ def test_the_interval_finds_what_nobody_woke(test_database: TestDatabase, tmp_pa
     with running(test_database, tmp_path, schedule={"interval_seconds": 0.05}) as worker:
         take_in(request_for(make_dx()), worker.parts)
         wait_for(lambda: worker.state() == "reported", "the interval")
+
+
+def test_a_clock_that_is_set_back_holds_up_nothing(test_database: TestDatabase, tmp_path: Path) -> None:
+    ahead = [timedelta(hours=5)]
+    with running(test_database, tmp_path, clock=lambda: datetime.now(UTC) + ahead[0]) as worker:
+        take_in(request_for(make_dx()), worker.parts)
+        worker.schedule.keep_time()
+        ahead[0] = timedelta(0)
+        worker.schedule.keep_time()
+        wait_for(lambda: worker.state() == "reported", "the steps")
 
 
 class _SlowEngine(FakeEngine):
