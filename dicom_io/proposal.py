@@ -1,8 +1,9 @@
-"""What we ask for when we open an association (PS3.8 9.3.2)."""
+"""What we ask for when we open an association, and what is answered (PS3.8 9.3.2 to 9.3.4)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from pynetdicom.pdu import A_ASSOCIATE_RQ
+from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RJ, A_ASSOCIATE_RQ
 from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.presentation import PresentationContext
 
@@ -11,6 +12,16 @@ from dicom_io.values import SOPClassUID, TransferSyntaxUID
 
 Context = tuple[SOPClassUID, TransferSyntaxUID]
 """A presentation context with its one transfer syntax."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Acceptance:
+    """What a peer accepted."""
+
+    contexts: Mapping[Context, int]
+    """The numbers of the presentation contexts that it takes."""
+    maximum_pdu_bytes: int
+    """What a PDU sent to it may hold; 0: anything."""
 
 
 def encode_proposal(called_ae_title: str, contexts: Sequence[Context], *, calling_ae_title: str) -> bytes:
@@ -32,3 +43,28 @@ def encode_proposal(called_ae_title: str, contexts: Sequence[Context], *, callin
     pdu.from_primitive(request)
     encoded: bytes = pdu.encode()
     return encoded
+
+
+def decode_acceptance(encoded: bytes, contexts: Sequence[Context]) -> Acceptance:
+    """Read an A-ASSOCIATE-AC. pynetdicom raises what it likes over one that is damaged.
+
+    Parameters
+    ----------
+    contexts
+        What was proposed.
+    """
+    pdu = A_ASSOCIATE_AC()
+    pdu.decode(encoded)
+    answer = pdu.to_primitive()
+    accepted = {int(each.context_id or 0) for each in answer.presentation_context_definition_results_list if each.result == 0}
+    return Acceptance(
+        contexts={context: 2 * place + 1 for place, context in enumerate(contexts) if 2 * place + 1 in accepted},
+        maximum_pdu_bytes=int(answer.maximum_length_received or 0),
+    )
+
+
+def decode_rejection(encoded: bytes) -> str:
+    """Read an A-ASSOCIATE-RJ; answer its result and reason in words. What pynetdicom raises is as above."""
+    pdu = A_ASSOCIATE_RJ()
+    pdu.decode(encoded)
+    return f"{pdu.result_str}, {pdu.reason_str}"

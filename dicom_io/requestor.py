@@ -1,10 +1,9 @@
-"""An association that we open: one blocking socket and one message at a time, in the caller's thread (PS3.8 section 9).
+"""An association that we open: one blocking connection and one message at a time, in the caller's thread (PS3.7, PS3.8).
 
 pynetdicom's classes read and write the negotiation. Its own association has two threads that look for work every so often,
 which costs some milliseconds an object, and it says nothing of what is wrong with TLS.
 """
 
-import socket
 import ssl
 import struct
 from collections import deque
@@ -13,31 +12,17 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from time import monotonic
 
-from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RJ
-
 from dicom_io.command import NO_DATA_SET, CommandValue, Element, decode_command, encode_command
-from dicom_io.errors import (
-    AssociationRejected,
-    DicomError,
-    NotDicom,
-    ObjectRefused,
-    PeerRefused,
-    PeerUnavailable,
-    PeerUnreachable,
-)
+from dicom_io.connection import LONGEST_PDU_BYTES, Connection, connect, in_words
+from dicom_io.errors import AssociationRejected, DicomError, NotDicom, ObjectRefused, PeerUnavailable, PeerUnreachable
 from dicom_io.foreign import any_error_as
-from dicom_io.handshake import explain
 from dicom_io.negotiation import MAX_PDU_BYTES
-from dicom_io.proposal import Context, encode_proposal
+from dicom_io.proposal import Context, decode_acceptance, decode_rejection, encode_proposal
 from dicom_io.values import Peer
 from dicom_io.wire import Pdu
 
-CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 30.0
 _RELEASE_SECONDS = 5.0
-_LONGEST_PDU_BYTES = 1024 * 1024
-"""What a peer may send us at most, whatever it was told: an answer is a few hundred bytes."""
-
 _IS_COMMAND, _IS_LAST = 1, 2
 
 Command = Mapping[Element, CommandValue]
@@ -80,15 +65,9 @@ def associate(
     ObjectRefused
         None of the contexts was accepted.
     """
-    where = f"{peer.ae_title} at {peer.host}:{peer.port}"
-    with _in_words(where, PeerUnreachable):
-        connection = socket.create_connection((peer.host, peer.port), timeout=CONNECT_SECONDS)
-    try:
-        with _in_words(where, PeerUnreachable):
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if tls is not None:
-                connection = _over_tls(connection, tls, peer.host)
-            association = Association(connection, where)
+    with connect(peer, tls) as connection:
+        association = Association(connection)
+        with in_words(connection.where, PeerUnreachable):
             association.negotiate(peer.ae_title, contexts, calling_ae_title=calling_ae_title)
         try:
             yield association
@@ -96,18 +75,15 @@ def associate(
             association.abort()
             raise
         association.release()
-    finally:
-        connection.close()
 
 
 class Association:
     """An open association; `associate` makes it."""
 
-    def __init__(self, connection: socket.socket, where: str) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._where = where
-        self._buffer = bytearray()
-        self._accepted: dict[Context, int] = {}
+        self._where = connection.where
+        self._accepted: Mapping[Context, int] = {}
         self._fragment_bytes = MAX_PDU_BYTES
         self._message_id = 0
         self._arrived: deque[Message] = deque()
@@ -115,26 +91,17 @@ class Association:
 
     def negotiate(self, called_ae_title: str, contexts: Sequence[Context], *, calling_ae_title: str) -> None:
         """Ask for the association and read what was accepted."""
-        self._send(encode_proposal(called_ae_title, contexts, calling_ae_title=calling_ae_title))
-        kind, pdu = self._receive_pdu(monotonic() + ANSWER_SECONDS)
-        with any_error_as(PeerUnreachable, f"{self._where} does not answer as a DICOM node: {{}}.", but=(PeerRefused,)):
+        self._connection.send(encode_proposal(called_ae_title, contexts, calling_ae_title=calling_ae_title))
+        kind, pdu = self._connection.receive_pdu(monotonic() + ANSWER_SECONDS)
+        if kind not in {Pdu.ASSOCIATE_AC, Pdu.ASSOCIATE_RJ}:
+            words = "aborted the association" if kind == Pdu.ABORT else "does not answer as a DICOM node"
+            raise PeerUnreachable(f"{self._where} {words}.")
+        with any_error_as(PeerUnreachable, f"{self._where} does not answer as a DICOM node: {{}}.", but=(AssociationRejected,)):
             if kind == Pdu.ASSOCIATE_RJ:
-                rejection = A_ASSOCIATE_RJ()
-                rejection.decode(pdu)
-                words = f"{rejection.result_str}, {rejection.reason_str}"
-                raise AssociationRejected(f"{called_ae_title} rejected the association: {words}.")
-            if kind != Pdu.ASSOCIATE_AC:
-                words = "aborted the association" if kind == Pdu.ABORT else "does not answer as a DICOM node"
-                raise PeerUnreachable(f"{self._where} {words}.")
-            acceptance = A_ASSOCIATE_AC()
-            acceptance.decode(pdu)
-            answer = acceptance.to_primitive()
-            limit = int(answer.maximum_length_received or 0) or MAX_PDU_BYTES
-            for context in answer.presentation_context_definition_results_list:
-                number = int(context.context_id or 0)
-                if context.result == 0:
-                    self._accepted[contexts[(number - 1) // 2]] = number
-        self._fragment_bytes = max(min(limit, MAX_PDU_BYTES) - 6, 2) & ~1
+                raise AssociationRejected(f"{called_ae_title} rejected the association: {decode_rejection(pdu)}.")
+            acceptance = decode_acceptance(pdu, contexts)
+        self._accepted = acceptance.contexts
+        self._fragment_bytes = max(min(acceptance.maximum_pdu_bytes or MAX_PDU_BYTES, MAX_PDU_BYTES) - 6, 2) & ~1
         if not self._accepted:
             self.release()
             raise ObjectRefused(f"{called_ae_title} accepts none of the proposed storage classes and transfer syntaxes.")
@@ -151,7 +118,7 @@ class Association:
         PeerUnavailable
             No answer, or the association broke off.
         """
-        with _in_words(self._where):
+        with in_words(self._where):
             self._message_id = self._message_id % 0xFFFF + 1
             self._send_message(self._accepted[context], {**command, Element.MESSAGE_ID: self._message_id}, dataset)
             deadline = monotonic() + ANSWER_SECONDS
@@ -166,7 +133,7 @@ class Association:
         """Wait for a request of the peer; None where none came in time."""
         if self._arrived:
             return self._arrived.popleft()
-        with _in_words(self._where):
+        with in_words(self._where):
             try:
                 return self._receive_message(monotonic() + seconds)
             except TimeoutError:
@@ -179,7 +146,7 @@ class Association:
             Element.COMMAND_FIELD: int(request.command[Element.COMMAND_FIELD]) | 0x8000,
             Element.MESSAGE_ID_BEING_RESPONDED_TO: request.command[Element.MESSAGE_ID],
         }
-        with _in_words(self._where):
+        with in_words(self._where):
             self._send_message(request.context_id, response)
 
     def release(self) -> None:
@@ -188,9 +155,9 @@ class Association:
             return
         self._open = False
         with suppress(OSError, DicomError):
-            self._send(struct.pack(">BxI4x", Pdu.RELEASE_RQ, 4))
+            self._connection.send(struct.pack(">BxI4x", Pdu.RELEASE_RQ, 4))
             deadline = monotonic() + min(_RELEASE_SECONDS, ANSWER_SECONDS)
-            while self._receive_pdu(deadline)[0] != Pdu.RELEASE_RP:
+            while self._connection.receive_pdu(deadline)[0] != Pdu.RELEASE_RP:
                 pass
 
     def abort(self) -> None:
@@ -198,7 +165,7 @@ class Association:
         if self._open:
             self._open = False
             with suppress(OSError):
-                self._send(struct.pack(">BxI4x", Pdu.ABORT, 4))
+                self._connection.send(struct.pack(">BxI4x", Pdu.ABORT, 4))
 
     def _send_message(self, context_id: int, command: Command, dataset: bytes = b"") -> None:
         kind = 0x0000 if dataset else NO_DATA_SET
@@ -206,10 +173,10 @@ class Association:
         for at in range(0, len(dataset), self._fragment_bytes):
             fragment = dataset[at : at + self._fragment_bytes]
             is_last = at + self._fragment_bytes >= len(dataset)
-            self._send(pending + self._pdu(context_id, fragment, _IS_LAST if is_last else 0))
+            self._connection.send(pending + self._pdu(context_id, fragment, _IS_LAST if is_last else 0))
             pending = b""
         if pending:
-            self._send(pending)
+            self._connection.send(pending)
 
     @staticmethod
     def _pdu(context_id: int, fragment: bytes, control: int) -> bytes:
@@ -221,7 +188,7 @@ class Association:
         while True:
             for context_id, control, fragment in self._receive_fragments(deadline):
                 parts[control & _IS_COMMAND] += fragment
-                if len(parts[control & _IS_COMMAND]) > _LONGEST_PDU_BYTES:
+                if len(parts[control & _IS_COMMAND]) > LONGEST_PDU_BYTES:
                     raise PeerUnavailable(f"{self._where} sends a message without end.")
                 if not control & _IS_LAST:
                     continue
@@ -239,12 +206,12 @@ class Association:
             raise PeerUnavailable(f"{self._where} sends what is no message.") from error
 
     def _receive_fragments(self, deadline: float) -> Iterator[tuple[int, int, bytes]]:
-        kind, pdu = self._receive_pdu(deadline)
+        kind, pdu = self._connection.receive_pdu(deadline)
         if kind == Pdu.ABORT:
             raise PeerUnavailable("The association broke off: the peer aborted it.")
         if kind == Pdu.RELEASE_RQ:
             self._open = False
-            self._send(struct.pack(">BxI4x", Pdu.RELEASE_RP, 4))
+            self._connection.send(struct.pack(">BxI4x", Pdu.RELEASE_RP, 4))
             raise PeerUnavailable("The association broke off: the peer released it.")
         if kind != Pdu.DATA:
             raise PeerUnavailable(f"{self._where} sends what does not belong here.")
@@ -253,55 +220,3 @@ class Association:
             length, context_id, control = struct.unpack_from(">IBB", pdu, at)
             yield context_id, control, pdu[at + 6 : at + 4 + length]
             at += 4 + max(length, 2)
-
-    def _receive_pdu(self, deadline: float) -> tuple[int, bytes]:
-        self._fill(6, deadline)
-        kind, length = struct.unpack_from(">BxI", self._buffer)
-        if length > _LONGEST_PDU_BYTES:
-            raise PeerUnavailable(f"{self._where} does not answer as a DICOM node.")
-        self._fill(6 + length, deadline)
-        pdu = bytes(self._buffer[: 6 + length])
-        del self._buffer[: 6 + length]
-        return kind, pdu
-
-    def _fill(self, count: int, deadline: float) -> None:
-        while len(self._buffer) < count:
-            remaining = deadline - monotonic()
-            if remaining <= 0:
-                raise TimeoutError
-            self._connection.settimeout(remaining)
-            received = self._connection.recv(64 * 1024)
-            if not received:
-                raise PeerUnavailable("The association broke off.")
-            self._buffer += received
-
-    def _send(self, encoded: bytes) -> None:
-        self._connection.settimeout(ANSWER_SECONDS)
-        self._connection.sendall(encoded)
-
-
-def _over_tls(connection: socket.socket, tls: ssl.SSLContext, host: str) -> ssl.SSLSocket:
-    try:
-        return tls.wrap_socket(connection, server_hostname=host)
-    except ConnectionError as error:  # DCMTK's way to say that it heard no A-ASSOCIATE-RQ
-        raise ssl.SSLEOFError from error
-
-
-@contextmanager
-def _in_words(where: str, otherwise: type[PeerUnavailable] = PeerUnavailable) -> Iterator[None]:
-    try:
-        yield
-    except ssl.SSLEOFError as error:
-        raise otherwise(
-            f"{where} ended the connection during TLS: does it speak TLS on this port, and know the CA of our certificate?"
-        ) from error
-    except ssl.SSLError as error:
-        raise AssociationRejected(f"TLS with {where} failed: {explain(error)}.") from error
-    except TimeoutError as error:
-        raise otherwise(f"{where} does not answer.") from error
-    except OSError as error:
-        raise otherwise(f"{where} does not answer: {error.strerror or type(error).__name__}.") from error
-    except PeerUnavailable as error:
-        if isinstance(error, otherwise):
-            raise
-        raise otherwise(str(error)) from error
