@@ -8,6 +8,7 @@ from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence
 
+from dicom_io.bounded import value_of
 from dicom_io.errors import InvalidObject
 from dicom_io.foreign import any_error_as
 
@@ -113,7 +114,7 @@ def shown(values: Iterable[str]) -> str:
 
 def _value(ds: Dataset, keyword: str) -> object:
     with any_error_as(Unreadable, f"{keyword} cannot be read; a valid value is expected."):
-        return ds.get(keyword)
+        return value_of(ds, keyword)
 
 
 def _values(ds: Dataset, keyword: str) -> tuple[Any, ...]:

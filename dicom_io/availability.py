@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from dicom_io.errors import InvalidObject
-from dicom_io.payload import decode_payload, items_of, text_of
+from dicom_io.payload import decode_payload, items_of, text_of, uid_of
 from dicom_io.values import SOPClassUID, SOPInstanceUID, StudyUID
 
 NOTICE: Final = SOPClassUID("1.2.840.10008.5.1.4.33")
@@ -34,7 +34,7 @@ def read_notice(encoded: bytes, transfer_syntax: str) -> AvailabilityNotice:
         It names no study.
     """
     ds = decode_payload(encoded, transfer_syntax)
-    study_uid = text_of(ds, "StudyInstanceUID")
+    study_uid = uid_of(ds, "StudyInstanceUID")
     if not study_uid:
         raise InvalidObject("An Instance Availability Notification names no study.")
     return AvailabilityNotice(
@@ -44,6 +44,6 @@ def read_notice(encoded: bytes, transfer_syntax: str) -> AvailabilityNotice:
             for series in items_of(ds, "ReferencedSeriesSequence")
             for reference in items_of(series, "ReferencedSOPSequence")
             if text_of(reference, "InstanceAvailability") != _UNAVAILABLE
-            if (uid := text_of(reference, "ReferencedSOPInstanceUID"))
+            if (uid := uid_of(reference, "ReferencedSOPInstanceUID"))
         ),
     )

@@ -3,18 +3,16 @@
 import ssl
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from typing import Final
 
 from pydicom.dataset import Dataset
-from pydicom.filebase import DicomBytesIO
-from pydicom.filereader import read_dataset
-from pydicom.filewriter import write_dataset
-from pydicom.uid import UID, ImplicitVRLittleEndian
+from pydicom.uid import ImplicitVRLittleEndian
 
+from dicom_io.bounded import value_of
 from dicom_io.command import Element, Request
 from dicom_io.errors import InvalidObject, NotDicom, ObjectRefused, PeerRefused
 from dicom_io.foreign import any_error_as
+from dicom_io.payload import decode_payload, encode_payload, items_of, uid_of
 from dicom_io.proposal import Context
 from dicom_io.requestor import Association, Command, Message, associate
 from dicom_io.values import Peer, SOPClassUID, SOPInstanceUID, TransferSyntaxUID
@@ -106,15 +104,14 @@ def read_commitment(encoded: bytes, transfer_syntax: str) -> Commitment:
         It is no data set, or names no transaction.
     """
     with any_error_as(NotDicom, "A storage commitment result cannot be read: {}.", but=(InvalidObject,)):
-        syntax = UID(transfer_syntax)
-        ds = read_dataset(BytesIO(encoded), is_implicit_VR=syntax.is_implicit_VR, is_little_endian=syntax.is_little_endian)
-        transaction = str(ds.get("TransactionUID", "")).strip()
+        ds = decode_payload(encoded, transfer_syntax)
+        transaction = uid_of(ds, "TransactionUID")
         if not transaction:
             raise InvalidObject("A storage commitment result names no transaction.")
         return Commitment(
             transaction_uid=transaction,
-            committed=frozenset(_instance(item) for item in ds.get("ReferencedSOPSequence", None) or ()),
-            failed={_instance(item): _reason(item) for item in ds.get("FailedSOPSequence", None) or ()},
+            committed=frozenset(_instance(item) for item in items_of(ds, "ReferencedSOPSequence")),
+            failed={_instance(item): _reason(item) for item in items_of(ds, "FailedSOPSequence")},
         )
 
 
@@ -145,16 +142,13 @@ def _encoded(request: CommitmentRequest) -> bytes:
         item.ReferencedSOPClassUID = sop_class
         item.ReferencedSOPInstanceUID = sop_instance
         ds.ReferencedSOPSequence.append(item)
-    buffer = DicomBytesIO()
-    buffer.is_little_endian, buffer.is_implicit_VR = True, True
-    write_dataset(buffer, ds)
-    return buffer.getvalue()
+    return encode_payload(ds)
 
 
 def _instance(item: Dataset) -> SOPInstanceUID:
-    return SOPInstanceUID(str(item.get("ReferencedSOPInstanceUID", "")))
+    return SOPInstanceUID(uid_of(item, "ReferencedSOPInstanceUID"))
 
 
 def _reason(item: Dataset) -> str:
-    code = int(item.get("FailureReason", 0) or 0)
+    code = int(value_of(item, "FailureReason") or 0)
     return f"{_REASONS.get(code, 'failure')} (0x{code:04X})"

@@ -1,6 +1,7 @@
 """Files as they lie on disk, read back: whose they are, and whether their bytes are those that came (PS3.10 section 7)."""
 
 import hashlib
+import re
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from dicom_io.foreign import any_error_as
 from dicom_io.part10 import PREAMBLE, Identity, StoreRequest, identify
 from dicom_io.values import SOPClassUID, SOPInstanceUID, TransferSyntaxUID
 
+_UID: Final = re.compile(r"[0-9.]{1,64}")
+_TITLE_CHARACTERS: Final = 16
 _GROUP_LENGTH: Final = struct.Struct("<HH2sHI")
 
 
@@ -41,6 +44,8 @@ def read_found(path: Path) -> FoundFile:
         source = str(meta.get("SourceApplicationEntityTitle", "")).strip()
         sop_class, sop_instance = str(meta.MediaStorageSOPClassUID), str(meta.MediaStorageSOPInstanceUID)
         transfer_syntax = TransferSyntaxUID(str(meta.TransferSyntaxUID))
+        if not _UID.fullmatch(transfer_syntax) or len(source) > _TITLE_CHARACTERS:
+            raise NotDicom("The file meta names no transfer syntax, or a sender too long.")
     request = StoreRequest(
         sop_class_uid=SOPClassUID(sop_class),
         sop_instance_uid=SOPInstanceUID(sop_instance),

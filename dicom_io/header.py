@@ -10,6 +10,7 @@ from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.filereader import read_dataset, read_file_meta_info
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
+from dicom_io.bounded import bounded
 from dicom_io.errors import NotDicom
 from dicom_io.foreign import any_error_as
 
@@ -56,7 +57,9 @@ def _parse(path: Path, *, has_preamble: bool) -> Dataset:
         meta = read_file_meta_info(path)
         if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
             return _inflated(path, meta)
-    ds = dcmread(path, force=not has_preamble, defer_size=_DEFER_BYTES)
+    with path.open("rb") as file, bounded(file) as reader:
+        ds = dcmread(reader, force=not has_preamble, defer_size=_DEFER_BYTES)
+    ds.filename = str(path)  # where deferred values are
     if not ds.file_meta.get("TransferSyntaxUID"):
         is_implicit, is_little_endian = ds.original_encoding
         explicit = ExplicitVRLittleEndian if is_little_endian else ExplicitVRBigEndian
@@ -72,6 +75,6 @@ def _inflated(path: Path, meta: FileMetaDataset) -> Dataset:
     if len(inflated) > MAX_INFLATED_BYTES:
         raise NotDicom(f"The deflated data set is larger than {MAX_INFLATED_BYTES} bytes.")
     encoded = BytesIO(inflated)
-    return FileDataset(
-        encoded, read_dataset(encoded, is_implicit_VR=False, is_little_endian=True), file_meta=meta, is_implicit_VR=False
-    )
+    with bounded(encoded, most_value_bytes=MAX_INFLATED_BYTES) as reader:  # its pixels too
+        ds = read_dataset(reader, is_implicit_VR=False, is_little_endian=True)
+    return FileDataset(encoded, ds, file_meta=meta, is_implicit_VR=False)

@@ -19,6 +19,7 @@ from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.valuerep import PN_DELIMS, TEXT_VR_DELIMS
 
+from dicom_io.bounded import require_short, value_of
 from dicom_io.errors import InvalidReport
 from dicom_io.foreign import any_error_as
 from dicom_io.header import read_header
@@ -174,7 +175,7 @@ class _Header:
         vr = dictionary_VR(keyword)
         raw = _raw(self.ds, keyword)
         if vr == "US":
-            return str(self.ds.get(keyword) or "")
+            return str(value_of(self.ds, keyword) or "")
         groups = raw.split(b"=") if vr == "PN" and b"\x1b" in raw else [raw]
         text = "=".join(self._decoded(group) for group in groups)
         text = "".join(c for c in text if unicodedata.category(c) != "Cc").strip()
@@ -189,7 +190,7 @@ class _Header:
 
     def items(self, keyword: str) -> list["_Header"]:
         """Items of a sequence."""
-        sequence = self.ds.get(keyword) or []
+        sequence = value_of(self.ds, keyword) or []
         return [_Header(item, self.encodings) for item in sequence if isinstance(item, Dataset)]
 
     def _decoded(self, raw: bytes) -> str:
@@ -206,6 +207,7 @@ class _Header:
 
 
 def _raw(ds: Dataset, keyword: str) -> bytes:
+    require_short(ds, keyword)
     tag = tag_for_keyword(keyword)
     element = ds.get_item(tag) if tag is not None and tag in ds else None
     value = element.value if element is not None else None

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from dicom_io.payload import decode_payload, items_of, text_of
+from dicom_io.payload import decode_payload, items_of, text_of, uid_of
 from dicom_io.values import SOPClassUID, SOPInstanceUID, StudyUID
 
 STEP: Final = SOPClassUID("1.2.840.10008.3.1.2.3.3")
@@ -46,13 +46,13 @@ def read_step(encoded: bytes, transfer_syntax: str) -> PerformedStep:
     """
     ds = decode_payload(encoded, transfer_syntax)
     status = text_of(ds, "PerformedProcedureStepStatus")
-    scheduled = (text_of(item, "StudyInstanceUID") for item in items_of(ds, "ScheduledStepAttributesSequence"))
+    scheduled = (uid_of(item, "StudyInstanceUID") for item in items_of(ds, "ScheduledStepAttributesSequence"))
     made = frozenset(
         SOPInstanceUID(uid)
         for series in items_of(ds, "PerformedSeriesSequence")
         for keyword in _REFERENCES
         for reference in items_of(series, keyword)
-        if (uid := text_of(reference, "ReferencedSOPInstanceUID"))
+        if (uid := uid_of(reference, "ReferencedSOPInstanceUID"))
     )
     return PerformedStep(
         status=StepStatus(status) if status in set(StepStatus) else None,

@@ -1,5 +1,6 @@
 """Which associations and presentation contexts are accepted (PS3.7 annex D, PS3.8 sections 9.3.2 to 9.3.4)."""
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -59,6 +60,8 @@ PREFERRED_SYNTAXES: tuple[str, ...] = (
     JPEGExtended12Bit,
     JPEG2000,
 )
+_UID = re.compile(r"[0-9.]{1,64}")
+"""A name of anything else fits into no file and no database."""
 _ACCEPTED, _ABSTRACT_SYNTAX_NOT_SUPPORTED, _TRANSFER_SYNTAXES_NOT_SUPPORTED = 0, 3, 4
 
 
@@ -184,13 +187,13 @@ def preferred_order(syntaxes: Sequence[UID]) -> list[UID]:
 
 def _judge(context: PresentationContext, services: Collection[str]) -> PresentationContext:
     sop_class = str(context.abstract_syntax)
-    syntaxes = preferred_order(context.transfer_syntax)
+    syntaxes = [syntax for syntax in preferred_order(context.transfer_syntax) if _UID.fullmatch(syntax)]
     answer = PresentationContext()
     answer.context_id = context.context_id
     answer.result = _ACCEPTED
     if sop_class == VERIFICATION or sop_class in services:
         syntaxes = [syntax for syntax in syntaxes if syntax in UNCOMPRESSED]
-    elif not _is_storage(sop_class):
+    elif not _UID.fullmatch(sop_class) or not _is_storage(sop_class):
         answer.result = _ABSTRACT_SYNTAX_NOT_SUPPORTED
     if answer.result == _ACCEPTED and not syntaxes:
         answer.result = _TRANSFER_SYNTAXES_NOT_SUPPORTED

@@ -12,6 +12,7 @@ from pydicom.filereader import read_dataset
 from pydicom.tag import BaseTag
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
+from dicom_io.bounded import bounded, value_of
 from dicom_io.errors import InvalidObject, NotDicom
 from dicom_io.foreign import any_error_as
 from dicom_io.prefix import PREFIX_BYTES, read_plain
@@ -163,7 +164,14 @@ def file_header(request: StoreRequest, *, receiver: str) -> bytes:
         Its calling AE title becomes Source Application Entity Title.
     receiver
         Our own AE title, becomes Receiving Application Entity Title.
+
+    Raises
+    ------
+    InvalidObject
+        The request names no SOP class or no instance.
     """
+    if not (_UID.fullmatch(request.sop_class_uid) and _UID.fullmatch(request.sop_instance_uid)):
+        raise InvalidObject("The request names no SOP class or instance: digits and dots, at most 64.")
     # By hand, because every object waits for it: pydicom takes ten times as long.
     elements = b"".join(
         (
@@ -191,9 +199,9 @@ def _element(number: int, vr: bytes, value: bytes) -> bytes:
 def _read_prefix(encoded: BinaryIO, transfer_syntax: UID) -> Dataset:
     if transfer_syntax == DeflatedExplicitVRLittleEndian:
         encoded = BytesIO(_inflate_start(encoded.read(_INFLATE_AT_MOST)))
-    with any_error_as(NotDicom, f"The data set cannot be parsed as {transfer_syntax.name}: {{}}."):
+    with any_error_as(NotDicom, f"The data set cannot be parsed as {transfer_syntax.name}: {{}}."), bounded(encoded) as file:
         return read_dataset(
-            encoded,
+            file,
             is_implicit_VR=transfer_syntax == ImplicitVRLittleEndian,
             is_little_endian=transfer_syntax != ExplicitVRBigEndian,
             stop_when=_past_identity,
@@ -230,4 +238,4 @@ def _text(ds: Dataset, keyword: str, *, limit: int = _TEXT_CHARACTERS) -> str:
 
 def _value(ds: Dataset, keyword: str) -> Any:
     with any_error_as(NotDicom, f"{keyword} cannot be read: {{}}."):
-        return ds.get(keyword)
+        return value_of(ds, keyword)

@@ -1,5 +1,6 @@
 """Data sets of messages that bring no object to keep: answers to queries, performed steps, notices."""
 
+import re
 from collections.abc import Iterator
 from io import BytesIO
 
@@ -9,8 +10,11 @@ from pydicom.filereader import read_dataset
 from pydicom.filewriter import write_dataset
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
 
+from dicom_io.bounded import bounded, value_of
 from dicom_io.errors import NotDicom
 from dicom_io.foreign import any_error_as
+
+_UID = re.compile(r"[0-9.]{1,64}")
 
 
 def decode_payload(encoded: bytes, transfer_syntax: str) -> Dataset:
@@ -21,9 +25,9 @@ def decode_payload(encoded: bytes, transfer_syntax: str) -> Dataset:
     NotDicom
         It cannot be parsed.
     """
-    with any_error_as(NotDicom, "The data set of a message cannot be parsed: {}."):
+    with any_error_as(NotDicom, "The data set of a message cannot be parsed: {}."), bounded(BytesIO(encoded)) as file:
         return read_dataset(
-            BytesIO(encoded),
+            file,
             is_implicit_VR=transfer_syntax == ImplicitVRLittleEndian,
             is_little_endian=transfer_syntax != ExplicitVRBigEndian,
         )
@@ -46,8 +50,20 @@ def text_of(ds: Dataset, keyword: str) -> str:
         It cannot be read.
     """
     with any_error_as(NotDicom, f"{keyword} cannot be read: {{}}."):
-        value = ds.get(keyword)
+        value = value_of(ds, keyword)
         return value.strip(" \0") if isinstance(value, str) else ""
+
+
+def uid_of(ds: Dataset, keyword: str) -> str:
+    """An attribute that is a UID; empty where it is absent or none, which fits into no column and names nothing.
+
+    Raises
+    ------
+    NotDicom
+        It cannot be read.
+    """
+    text = text_of(ds, keyword)
+    return text if _UID.fullmatch(text) else ""
 
 
 def items_of(ds: Dataset, keyword: str) -> Iterator[Dataset]:
@@ -59,5 +75,5 @@ def items_of(ds: Dataset, keyword: str) -> Iterator[Dataset]:
         It cannot be read.
     """
     with any_error_as(NotDicom, f"{keyword} cannot be read: {{}}."):
-        found = [item for item in ds.get(keyword) or () if isinstance(item, Dataset)]
+        found = [item for item in value_of(ds, keyword) or () if isinstance(item, Dataset)]
     yield from found

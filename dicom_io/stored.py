@@ -10,6 +10,7 @@ from pydicom.encaps import encapsulate, generate_frames
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import UID, ExplicitVRBigEndian, RLELossless
 
+from dicom_io.bounded import value_of
 from dicom_io.codestream import checked_frame
 from dicom_io.errors import UndecodablePixels
 from dicom_io.foreign import any_error_as
@@ -224,7 +225,7 @@ def _decode(value: bytes, transfer_syntax: UID, layout: Layout) -> tuple[Cells, 
 
 def _integer(ds: Dataset, keyword: str, default: int | None = None) -> int:
     with any_error_as(UndecodablePixels, f"{keyword} is not one whole number."):
-        value = ds.get(keyword)
+        value = value_of(ds, keyword)
         number = default if value is None or value == "" else int(value)
     if number is None:
         raise UndecodablePixels(f"{keyword} is missing.")

@@ -132,7 +132,7 @@ def _failure_reasons(answer: bytes) -> list[int]:
         if isinstance(told, list):
             told = told[0]
         return [int(item[_FAILURE_REASON]["Value"][0]) for item in told.get(_FAILED_SOP_SEQUENCE, {}).get("Value", [])]
-    except (ValueError, LookupError, TypeError, AttributeError):
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
         return []
 
 
@@ -145,7 +145,10 @@ def _request(pool: urllib3.PoolManager, method: str, url: str, peer: WebPeer, co
             method, url, headers=headers, body=content[1] if content else None, redirect=False, preload_content=False
         )
         body = answer.read(_LONGEST_ANSWER_BYTES)
-        answer.drain_conn()
+        if len(body) < _LONGEST_ANSWER_BYTES:
+            answer.drain_conn()
+        else:
+            answer.close()  # the rest may have no end
     except (HTTPError, OSError) as error:
         raise _in_words(error, peer) from error
     return _Answer(status=answer.status, body=body, retry_after_seconds=_retry_after_seconds(answer))

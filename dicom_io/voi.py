@@ -12,11 +12,16 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from dicom_io.attributes import Unreadable, numbers
+from dicom_io.bounded import require_short, value_of
 from dicom_io.errors import UndecodablePixels
 from dicom_io.foreign import any_error_as
 from dicom_io.stored import Layout
 
 Floats = NDArray[np.float64]
+
+_LONGEST_DESCRIPTOR_BYTES: Final = 64
+_LONGEST_TABLE_BYTES: Final = 1024 * 1024
+"""65,536 entries have an eighth of it."""
 
 _PERCENTILES: Final = (0.1, 99.9)
 """Where a file has no VOI: dead and saturated pixels, a per mille at each end, must not set the contrast."""
@@ -179,6 +184,8 @@ def lookup_table(item: Dataset, *, signed: bool, name: str) -> tuple[Floats, int
         The item does not hold what its descriptor says.
     """
     with any_error_as(UndecodablePixels, f"{name} has no readable LUTDescriptor and LUTData."):
+        require_short(item, "LUTDescriptor", most=_LONGEST_DESCRIPTOR_BYTES)
+        require_short(item, "LUTData", most=_LONGEST_TABLE_BYTES)
         descriptor = [int(part) for part in item["LUTDescriptor"].value]
         raw = item["LUTData"].value
         little_endian = item.original_encoding[1] is not False
@@ -234,4 +241,4 @@ def _text(ds: Dataset, keyword: str) -> str:
 
 def _value(ds: Dataset, keyword: str) -> Any:
     with any_error_as(UndecodablePixels, f"{keyword} cannot be read."):
-        return ds.get(keyword)
+        return value_of(ds, keyword)

@@ -1,0 +1,1 @@
+"""Fuzzing of what parses strangers' bytes: ``python -m tests.fuzz``, which writes docs/fuzzing.md."""

@@ -1,0 +1,23 @@
+"""All targets, by name."""
+
+from typing import Final
+
+from tests.fuzz import answers, associations, objects
+from tests.fuzz.target import Target
+
+TARGETS: Final[dict[str, Target]] = {
+    target.name: target
+    for target in (
+        associations.ASSOCIATION,
+        associations.COMMAND,
+        associations.CONVERSATION,
+        objects.IDENTITY,
+        objects.FOUND,
+        objects.PIXELS,
+        objects.ANALYSIS,
+        objects.OUTPUTS,
+        answers.MESSAGES,
+        answers.PEER,
+        answers.WEB,
+    )
+}

@@ -1,0 +1,195 @@
+"""What fuzzing found, each as a few bytes: hangs and gigabytes out of megabytes, errors that no caller handles."""
+
+import socket
+import struct
+from contextlib import suppress
+from io import BytesIO
+from pathlib import Path
+from threading import Thread
+
+import pytest
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+from dicom_io import bounded
+from dicom_io.availability import read_notice
+from dicom_io.commitment import read_commitment
+from dicom_io.eligibility import judge
+from dicom_io.errors import InvalidObject, InvalidReport, NotDicom, UndecodablePixels
+from dicom_io.found import read_found
+from dicom_io.header import read_header
+from dicom_io.identity import read_source_image
+from dicom_io.mpps import read_step
+from dicom_io.negotiation import agree, decode_request
+from dicom_io.part10 import file_header, identify
+from dicom_io.pixels import read_image
+from dicom_io.reasons import ReasonCode
+from dicom_io.stow import WebPeer, send_to_service
+from dicom_io.values import SOPClassUID, TransferSyntaxUID
+from tests.factories import make_dx, write
+from tests.fakes import encoded, request_for
+from tests.fuzz import pdu, told
+from tests.fuzz.answers import WEB
+from tests.fuzz.objects import with_attribute
+from tests.fuzz.target import attempt
+
+DX = "1.2.840.10008.5.1.4.1.1.1.1"
+EMPTY = b"\x08\x00\x01\x00LO\x00\x00"
+EMPTY_ITEM = b"\xfe\xff\x00\xe0\x00\x00\x00\x00"
+SEQUENCE = b"\x08\x00\x40\x11SQ\x00\x00\xff\xff\xff\xff"
+LONG = b"1\\" * (bounded.LONGEST_VALUE_BYTES // 2 + 1)
+
+
+@pytest.fixture(autouse=True)
+def _small_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What takes minutes at its true size is shown on a small one."""
+    monkeypatch.setattr(bounded, "MOST_READS", 2000)
+    monkeypatch.setattr(bounded, "MOST_ITEMS", 500)
+
+
+@pytest.mark.parametrize("data", [EMPTY * 2100, SEQUENCE + EMPTY_ITEM * 600])
+def test_an_object_of_nothing_but_headers_is_refused_before_it_takes_minutes(data: bytes) -> None:
+    request = request_for(make_dx(), dataset=data, transfer_syntax=TransferSyntaxUID(ExplicitVRLittleEndian))
+    with pytest.raises(NotDicom):
+        identify(request, BytesIO(data))
+
+
+def test_an_object_of_a_usual_number_of_attributes_and_items_is_taken() -> None:
+    ds = make_dx()
+    data = SEQUENCE + EMPTY_ITEM * 400 + b"\xfe\xff\xdd\xe0\x00\x00\x00\x00" + encoded(ds)
+    request = request_for(ds, dataset=data)
+    assert identify(request, BytesIO(data)).study_uid == ds.StudyInstanceUID
+
+
+def test_a_character_set_of_megabytes_is_refused_before_each_of_its_terms_is_looked_up() -> None:
+    data = struct.pack("<HHI", 8, 5, len(LONG)) + LONG
+    request = request_for(make_dx(), dataset=data, transfer_syntax=TransferSyntaxUID(ImplicitVRLittleEndian))
+    with pytest.raises(NotDicom):
+        identify(request, BytesIO(data))
+
+
+@pytest.mark.parametrize(
+    ("group", "element"),
+    [(0x28, 0x1053), (0x28, 0x08), (0x28, 0x11), (0x28, 0x1052)],
+    ids=["slope", "frames", "columns", "intercept"],
+)
+def test_a_number_of_megabytes_is_refused_and_not_converted(tmp_path: Path, group: int, element: int) -> None:
+    path = tmp_path / "x.dcm"
+    path.write_bytes(with_attribute(group, element, LONG))
+    with pytest.raises(UndecodablePixels):
+        read_image(path)
+
+
+def test_what_only_helps_is_ignored_where_it_is_too_long(tmp_path: Path) -> None:
+    path = tmp_path / "x.dcm"
+    for group, element in ((0x28, 0x120), (0x18, 0x1600), (0x20, 0x20), (0x28, 0x2112), (0x28, 0x1050)):
+        path.write_bytes(with_attribute(group, element, LONG))
+        assert read_image(path).pixels.max() > 0
+
+
+def test_a_view_of_megabytes_is_unreadable(tmp_path: Path) -> None:
+    path = tmp_path / "x.dcm"
+    path.write_bytes(with_attribute(0x18, 0x5101, LONG))
+    assert judge(read_header(path)).code is ReasonCode.UNREADABLE
+
+
+def test_a_sequence_of_too_many_items_is_refused_and_not_converted(tmp_path: Path) -> None:
+    path = tmp_path / "x.dcm"
+    path.write_bytes(with_attribute(0x28, 0x3010, EMPTY_ITEM * 9000))
+    with pytest.raises(UndecodablePixels, match="VOILUTSequence"):
+        read_image(path)
+
+
+def test_a_lookup_table_that_is_long_and_left_on_disk_is_read(tmp_path: Path) -> None:
+    entries = struct.pack("<65536H", *range(65536))
+    item = struct.pack("<HHIHHH", 0x28, 0x3002, 6, 0, 0, 16) + struct.pack("<HHI", 0x28, 0x3006, len(entries)) + entries
+    path = tmp_path / "x.dcm"
+    path.write_bytes(with_attribute(0x28, 0x3010, struct.pack("<HHI", 0xFFFE, 0xE000, len(item)) + item))
+    assert read_image(path).notes[0] == "VOI LUT 1"
+
+
+def test_a_lookup_table_of_megabytes_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.dcm"
+    item = struct.pack("<HHI", 0x28, 0x3002, 100) + bytes(100)
+    path.write_bytes(with_attribute(0x28, 0x3010, struct.pack("<HHI", 0xFFFE, 0xE000, len(item)) + item))
+    with pytest.raises(UndecodablePixels, match="LUTDescriptor"):
+        read_image(path)
+
+
+def test_a_name_of_megabytes_makes_no_report(tmp_path: Path) -> None:
+    path = tmp_path / "x.dcm"
+    path.write_bytes(with_attribute(0x10, 0x10, LONG))
+    with pytest.raises(InvalidReport):
+        read_source_image(path)
+
+
+@pytest.mark.parametrize("read", [read_step, read_notice, read_commitment])
+def test_a_message_of_nothing_but_items_is_refused_before_it_takes_minutes(read: object) -> None:
+    assert callable(read)
+    tags = {read_step: (0x40, 0x340), read_notice: (0x08, 0x1115), read_commitment: (0x08, 0x1199)}
+    named = struct.pack("<HHI", 0x08, 0x1195, 4) + b"1.2\0" if read is read_commitment else b""
+    study = struct.pack("<HHI", 0x20, 0x0D, 4) + b"1.2\0" if read is read_notice else b""
+    group, element = tags[read]
+    items = EMPTY_ITEM * 9000
+    with pytest.raises(NotDicom):
+        read(named + struct.pack("<HHI", group, element, len(items)) + items + study, ImplicitVRLittleEndian)
+
+
+@pytest.mark.parametrize("uid", ["1.2.\x00.3", "1.2.a", "9" * 66])
+def test_a_message_about_what_is_no_uid_names_nothing(uid: str) -> None:
+    step = told.written(told.step()).replace(b"1.2.3\0", uid.encode().ljust(6, b"\0")[:6])
+    if len(uid) <= 6:
+        assert read_step(step, ImplicitVRLittleEndian).study_uids == frozenset()
+    for read, keyword in ((read_notice, "StudyInstanceUID"), (read_commitment, "TransactionUID")):
+        tag = b"\x20\x00\x0d\x00" if keyword == "StudyInstanceUID" else b"\x08\x00\x95\x11"
+        with pytest.raises(InvalidObject):
+            read(tag + struct.pack("<I", len(uid)) + uid.encode(), ImplicitVRLittleEndian)
+
+
+@pytest.mark.parametrize("syntax", ["1.2.840.\x0110008.1.2.1", "1.2\x00.3", "1.2.840.10008.1.2V"])
+def test_a_transfer_syntax_that_is_no_uid_is_not_accepted(syntax: str) -> None:
+    good = agree(decode_request(pdu.associate_rq([(1, DX, [syntax, ExplicitVRLittleEndian])])), ())
+    assert [context.transfer_syntax for context in good.contexts.values()] == [ExplicitVRLittleEndian]
+    assert agree(decode_request(pdu.associate_rq([(1, DX, [syntax])])), ()).contexts == {}
+
+
+@pytest.mark.parametrize("sop_class", ["", "9" * 70_000, "\ufffd" * 30_000, "1.2 "])
+def test_a_request_that_names_no_class_gets_no_file(sop_class: str) -> None:
+    with pytest.raises(InvalidObject):
+        file_header(request_for(make_dx(), sop_class_uid=SOPClassUID(sop_class), dataset=b""), receiver="CXRWORKER")
+
+
+def test_a_file_whose_meta_names_no_transfer_syntax_is_none_of_ours(tmp_path: Path) -> None:
+    path = write(make_dx(), tmp_path / "x.dcm")
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2V1\0", 1))
+    with pytest.raises(NotDicom):
+        read_found(path)
+
+
+@pytest.mark.parametrize(
+    "answer", [b"[" * 100_000, b'{"a":' * 20_000, b'{"00081198":{"Value":[{"00081197":{"Value":[1e999]}}]}}']
+)
+def test_a_service_that_answers_what_json_cannot_hold_is_no_error_of_ours(answer: bytes) -> None:
+    assert attempt(WEB, b"\x01" + answer).ended == "returned"
+
+
+def test_a_service_whose_answer_has_no_end_is_not_listened_to_for_ever(tmp_path: Path) -> None:
+    taken = 0
+
+    def talk(server: socket.socket) -> None:
+        nonlocal taken
+        connection = server.accept()[0]
+        with connection, suppress(OSError):
+            connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+            for _ in range(64):
+                connection.sendall(bytes(1 << 20))
+                taken += 1
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        talking = Thread(target=talk, args=(server,))
+        talking.start()
+        peer = WebPeer(url=f"http://127.0.0.1:{server.getsockname()[1]}")
+        outcomes = list(send_to_service(peer, [write(make_dx(), tmp_path / "x.dcm")]))
+        talking.join()
+    assert len(outcomes) == 1
+    assert taken < 32
