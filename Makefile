@@ -1,6 +1,7 @@
 # make demo   the whole loop on this machine      make test    every test
 # make check  format, lint, types, imports        make bench   measured speed, as ratios
 # make viewer OHIF, which the tests look through  make pictures  those of docs/viewers.md, anew
+# make soak   nothing is lost (an hour, root)     writes docs/reliability.md
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -11,7 +12,7 @@ VIEWER := .viewer/ohif-$(OHIF)
 export CXR_DATA ?= ../shared/data
 export CXR_DICOM ?= ../shared/dicom
 
-.PHONY: install check audit constraints test viewer pictures demo bench format clean
+.PHONY: install check audit constraints test viewer pictures demo bench soak format clean
 
 install: $(STAMP)
 
@@ -63,6 +64,9 @@ demo: install
 
 bench: install
 	$(BIN)/python -m tests.benchmarks
+
+soak: install
+	$(BIN)/python -m tests.soak --write docs/reliability.md
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache
