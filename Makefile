@@ -2,6 +2,7 @@
 # make check  format, lint, types, imports        make bench   measured speed, as ratios
 # make viewer OHIF, which the tests look through  make pictures  those of docs/viewers.md, anew
 # make soak   nothing is lost (an hour, root)     writes docs/reliability.md
+# make fuzz   broken bytes for an hour            writes docs/fuzzing.md
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -12,7 +13,7 @@ VIEWER := .viewer/ohif-$(OHIF)
 export CXR_DATA ?= ../shared/data
 export CXR_DICOM ?= ../shared/dicom
 
-.PHONY: install check audit constraints test viewer pictures demo bench soak format clean
+.PHONY: install check audit constraints test viewer pictures demo bench soak fuzz format clean
 
 install: $(STAMP)
 
@@ -67,6 +68,11 @@ bench: install
 
 soak: install
 	$(BIN)/python -m tests.soak --write docs/reliability.md
+
+# An hour of one core. Guided by coverage where atheris has a wheel.
+fuzz: install
+	-$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
+	$(BIN)/python -m tests.fuzz --minutes 60 --write docs/fuzzing.md
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

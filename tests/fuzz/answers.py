@@ -3,6 +3,7 @@
 import gzip
 import json
 import socket
+import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import suppress
@@ -69,31 +70,30 @@ def _messages() -> list[bytes]:
 _LONGEST_PAYLOAD = 16 * 1024 * 1024
 
 
+def _element(group: int, number: int, value: bytes) -> bytes:
+    return struct.pack("<HHI", group, number, len(value)) + value
+
+
+def _item(value: bytes) -> bytes:
+    return _element(0xFFFE, 0xE000, value)
+
+
 def _hostile_messages() -> Iterator[tuple[str, bytes]]:
     """As long as the acceptor takes."""
-    item = b"\xfe\xff\x00\xe0\x00\x00\x00\x00"
-    items = item * (_LONGEST_PAYLOAD // len(item) - 8)
-    many = b"1\\" * (_LONGEST_PAYLOAD // 2 - 100)
-
-    def element(group: int, number: int, value: bytes) -> bytes:
-        return b"".join(each.to_bytes(size, "little") for each, size in ((group, 2), (number, 2), (len(value), 4))) + value
-
-    for place, (group, number), uid in (
-        (0, (0x40, 0x340), (0x40, 0x252)),
-        (1, (0x08, 0x1115), (0x20, 0x0D)),
-        (2, (0x08, 0x1199), (0x08, 0x1195)),
-    ):
-        named = element(0x08, 0x1195, b"1.2.3.") if place == 2 else b""
-        study = element(0x20, 0x0D, b"1.2.3.") if place == 1 else b""
-        yield (
-            f"2 million empty items, message {place}",
-            bytes([place]) + named + b"".join(sorted((study, element(group, number, items)), reverse=True)),
-        )
-        yield f"8 million values, message {place}", bytes([place]) + element(*uid, many)
-    counts = 60_000
-    yield "a step of 60,000 images", b"\x00" + told.written(told.step(counts))
-    yield "a notice of 60,000 images", b"\x01" + told.written(told.notice(counts))
-    yield "a commitment of 60,000 objects", b"\x02" + told.written(told.commitment(counts))
+    items = _item(b"") * (_LONGEST_PAYLOAD // 8 - 64)
+    values = b"1\\" * (_LONGEST_PAYLOAD // 2 - 100)
+    study, transaction = _element(0x20, 0x0D, b"1.2.3\0"), _element(0x08, 0x1195, b"1.2.3\0")
+    yield "a step of 2 million empty items", b"\x00" + _element(0x40, 0x340, items)
+    yield "a notice of 2 million empty items", b"\x01" + _element(0x08, 0x1115, items) + study
+    yield "a commitment of 2 million empty items", b"\x02" + transaction + _element(0x08, 0x1199, items)
+    yield "a notice of 8 million studies", b"\x01" + _element(0x20, 0x0D, values)
+    yield "a commitment of 8 million transactions", b"\x02" + _element(0x08, 0x1195, values)
+    reference = _item(_element(0x08, 0x1150, told.DX.encode() + b"\0") + _element(0x08, 0x1155, b"1.2.3.0\0"))
+    for count in (45_000, 60_000):
+        many = reference * count
+        yield f"a step of {count:,} images", b"\x00" + _element(0x40, 0x340, _item(_element(0x08, 0x1140, many)))
+        yield f"a notice of {count:,} images", b"\x01" + _element(0x08, 0x1115, _item(_element(0x08, 0x1199, many))) + study
+        yield f"a commitment of {count:,} objects", b"\x02" + transaction + _element(0x08, 0x1199, many)
 
 
 MESSAGES = Target(

@@ -1,0 +1,125 @@
+"""``python -m tests.fuzz [TARGET…]``: fuzzes these targets, or all, for so many minutes together."""
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tests.fuzz.document import Result, write_document
+from tests.fuzz.targets import TARGETS
+
+_LOOK_EVERY_SECONDS = 5.0
+_LOADING_SECONDS = 150.0
+"""A session may take this longer than it fuzzes: to load, to instrument, and for the hostile inputs."""
+_STATUS = re.compile(r"^#\d+\s.*?cov: (?P<cov>\d+) .*?corp: (?P<corpus>\d+)/", re.MULTILINE)
+
+
+def main() -> int:
+    """Fuzz, print how it goes, and answer 1 where something was found."""
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"one of {', '.join(TARGETS)}; all where none is given")
+    parser.add_argument("--minutes", type=float, default=10.0, help="shared out over the targets (10)")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--folder", type=Path, help="for corpora and findings: a new one of the system where none is given")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="write docs/fuzzing.md there")
+    parser.add_argument("--unguided", action="store_true", help="without atheris, though it is installed")
+    chosen = parser.parse_args()
+    if unknown := sorted(set(chosen.targets) - set(TARGETS)):
+        parser.error(f"there is no target {', '.join(unknown)}; there are {', '.join(TARGETS)}")
+    names = chosen.targets or list(TARGETS)
+    folder = chosen.folder or Path(tempfile.mkdtemp(prefix="cxr-fuzz-"))
+    options = ["--seed", str(chosen.seed), *["--unguided"] * chosen.unguided]
+    results = [_fuzz(name, chosen.minutes * 60 / len(names), folder / name, options) for name in names]
+    found = [path for result in results for path in result.findings]
+    print(f"{len(found)} findings" + (f" in {folder}" if found else ""))
+    for path in found:
+        print(f"  {path.relative_to(folder)}: {path.read_text().splitlines()[0]}")
+    if chosen.write:
+        write_document(chosen.write, results, minutes=chosen.minutes, seed=chosen.seed)
+    return 1 if found else 0
+
+
+def _fuzz(name: str, seconds: float, folder: Path, options: Sequence[str]) -> Result:
+    """Fuzz one target; a session that dies is a finding, and another one goes on from there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    result = Result(name=name, folder=folder)
+    remaining = seconds
+    while remaining > 1:
+        again = ["--again"] * bool(result.sessions)
+        command = [sys.executable, "-m", "tests.fuzz.session", name, "--folder", str(folder), "--seconds", f"{remaining:.0f}"]
+        (folder / "progress.json").unlink(missing_ok=True)
+        with (folder / "session.log").open("ab") as log:
+            process = subprocess.Popen([*command, *options, *again], stdout=log, stderr=log)
+            hung = _follow(process, result, limit=remaining + _LOADING_SECONDS)
+        progress = _progress(folder)
+        fuzzed = float(progress.get("fuzzed_seconds", 0.0))
+        result.take(progress)
+        remaining -= max(fuzzed, 1.0)
+        _take_artifacts(folder, name, died=process.returncode != 0 or hung, log=_log(folder), doing=progress.get("doing", ""))
+        if process.returncode == 0:
+            break
+        remaining -= 2 * bool(not fuzzed)
+    result.corpus = len(list((folder / "corpus").glob("*"))) if (folder / "corpus").is_dir() else 0
+    print(flush=True)
+    return result
+
+
+def _follow(process: "subprocess.Popen[bytes]", result: Result, *, limit: float) -> bool:
+    """Print how a session goes until it ends; one that takes too long is ended. Answers whether it was."""
+    until = time.monotonic() + limit
+    while True:
+        try:
+            process.wait(_LOOK_EVERY_SECONDS)
+        except subprocess.TimeoutExpired:
+            pass
+        else:
+            return False
+        progress = _progress(result.folder)
+        seen = list(_STATUS.finditer(_log(result.folder)))
+        corpus = f", corpus {seen[-1]['corpus']}, coverage {seen[-1]['cov']}" if seen else ""
+        executions, fuzzed = progress.get("executions", 0), progress.get("fuzzed_seconds", 0.0)
+        rate = executions / fuzzed if fuzzed else 0.0
+        memory = progress.get("resident_bytes", 0) / 2**20
+        doing = f", {progress['doing']}" if progress.get("doing") else ""
+        line = f"{result.name}: {result.executions + executions} inputs, {rate:.0f}/s{corpus}, {memory:.0f} MiB"
+        print(f"{line}, {len(result.findings)} findings{doing}", flush=True)
+        if time.monotonic() > until:
+            process.kill()
+            process.wait()
+            return True
+
+
+def _progress(folder: Path) -> dict[str, Any]:
+    path = folder / "progress.json"
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def _log(folder: Path) -> str:
+    path = folder / "session.log"
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 20_000))
+        return file.read().decode(errors="replace")
+
+
+def _take_artifacts(folder: Path, name: str, *, died: bool, log: str, doing: str) -> None:
+    """Make findings of what libFuzzer left, and of a session that ended without a word."""
+    left = [path for kind in ("crash", "timeout", "oom", "leak", "slow-unit") for path in folder.glob(f"{kind}-*")]
+    if died and not left:
+        (folder / "died").write_bytes(b"")
+        left = [folder / "died"]
+    (folder / "findings").mkdir(exist_ok=True)
+    for path in left:
+        kind = path.name.partition("-")[0]
+        kept = folder / "findings" / f"{name}-{kind}-{path.name[-8:]}"
+        path.replace(kept.with_suffix(".bin"))
+        kept.with_suffix(".txt").write_text(f"{kind}: the process ended\n{doing}\n\n{log[-6000:]}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
