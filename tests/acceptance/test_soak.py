@@ -36,7 +36,7 @@ def test_nothing_is_lost_and_every_report_arrives_once_under(scenario: type, tmp
     if missing := trouble.lacks():
         lacking(missing)
 
-    disturbances = DISTURBANCES.get(trouble.name, 3)
+    disturbances = DISTURBANCES.get(trouble.name, 2)
     result = run(trouble, Size(studies=12, disturbances=disturbances, seed=1), tmp_path)
 
     assert result.complaints == ()

@@ -11,6 +11,7 @@ from time import sleep
 from numpy.random import default_rng
 from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian
 from pynetdicom import AE, _config
+from pynetdicom.association import Association
 
 from tests.soak.films import Film, Study
 
@@ -143,6 +144,7 @@ class Sender(Thread):
         if not assoc.is_established:
             self._load.note_unreachable()
             return
+        _leave_answers_alone(assoc)
         for film in films:
             if not assoc.is_established:
                 return
@@ -153,3 +155,9 @@ class Sender(Thread):
             yield film, f"0x{status.Status:04X}" if "Status" in status else "none"
         if assoc.is_established:
             assoc.release()
+
+
+def _leave_answers_alone(assoc: Association) -> None:
+    """Keep pynetdicom's own loop, which looks for requests, from taking the answer that `send_c_store` waits for."""
+    next_message = assoc.dimse.get_msg
+    assoc.dimse.get_msg = lambda block=False: next_message(block=True) if block else (None, None)
