@@ -11,8 +11,11 @@ from dicom_io.keeper import Keeper, Sink, StoreAnswer
 from dicom_io.normalized import NormalizedRequest, NormalizedService
 from dicom_io.part10 import StoreRequest
 from dicom_io.status import GeneralStatus, StoreStatus, normalized_status_of, status_of
+from dicom_io.wire import AbortReason, ProtocolError
 
 _LONGEST_PAYLOAD_BYTES = 16 * 1024 * 1024
+_PATIENCE = 2
+"""How many times as large as allowed an object may be for its sender to be told why; a longer one is broken off."""
 
 log = getLogger(__name__)
 
@@ -64,10 +67,19 @@ class Object:
             self._error = error
 
     def write(self, fragment: memoryview) -> None:
-        """See `Incoming`."""
+        """See `Incoming`.
+
+        Raises
+        ------
+        ProtocolError
+            It is so much larger than allowed that its end is not waited for.
+        """
+        self._size += len(fragment)
+        if self._size > _PATIENCE * self._most_bytes:
+            self._answer()
+            raise ProtocolError(AbortReason.NOT_SPECIFIED)
         if self._sink is None:
             return
-        self._size += len(fragment)
         if self._size > self._most_bytes:
             self._fail(ObjectTooLarge())
             return
@@ -84,10 +96,13 @@ class Object:
                 sink.finish()
             except Exception as error:  # noqa: BLE001  the C-STORE boundary
                 self._error = error
+        return self._answer(), _comment(self._error)
+
+    def _answer(self) -> StoreStatus:
         status = StoreStatus.SUCCESS if self._error is None else status_of(self._error)
         answer = StoreAnswer(status=status, error=self._error, size=self._size, seconds=monotonic() - self._began)
         self._keeper.answered(self._request, answer)
-        return status, _comment(self._error)
+        return status
 
     def _fail(self, error: BaseException) -> None:
         self._error = error

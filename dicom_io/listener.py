@@ -7,8 +7,7 @@ import errno
 import selectors
 import socket
 import ssl
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_address
@@ -24,6 +23,7 @@ from dicom_io.handshake import explain
 from dicom_io.keeper import Caller, Keeper
 from dicom_io.negotiation import Proposal, Refusal, agree, decode_request, fault_of
 from dicom_io.normalized import NormalizedService
+from dicom_io.places import Places
 from dicom_io.wire import AbortReason, Patience, Pdu, ProtocolError, Wire
 
 _GRACE_SECONDS = 5.0
@@ -51,9 +51,10 @@ class ListenerSettings:
     """Empty: anybody."""
     addresses: tuple[IPv4Network | IPv6Network, ...] = ()
     """Empty: from anywhere."""
-    maximum_associations: int = 64
-    maximum_associations_per_caller: int = 0
-    """Of one calling AE title at one address; 0: as many as there are."""
+    places: Places | None = None
+    """Shared with other ports; by default it has its own."""
+    listening: socket.socket | None = None
+    """The port, where it is open already (`open_port`), perhaps in other processes too."""
     maximum_object_bytes: int = 4 * 1024**3
     patience: Patience = field(default_factory=Patience)
 
@@ -61,17 +62,15 @@ class ListenerSettings:
 class Listener:
     """A running acceptor. Leave the context, or `close`, to stop it."""
 
-    def __init__(self, settings: ListenerSettings, answerers: Answerers, tls: ssl.SSLContext | None) -> None:
+    def __init__(self, settings: ListenerSettings, answerers: Answerers, tls: Callable[[], ssl.SSLContext] | None) -> None:
         self._settings = settings
         self._answerers = answerers
         self._tls = tls
         self._changed = Condition()
         self._connections: set[socket.socket] = set()
-        self._associations: Counter[tuple[str, str]] = Counter()
+        self._places = settings.places or Places()
         self._closing = False
-        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-        self._socket = socket.create_server((settings.host, settings.port), family=family, backlog=_BACKLOG)
-        self._socket.setblocking(False)
+        self._socket = settings.listening or open_port(settings.host, settings.port)
         self.port: int = self._socket.getsockname()[1]
         """The TCP port that is bound."""
         self._accepting = Thread(target=self._accept, name=f"accept-{self.port}", daemon=True)
@@ -144,8 +143,10 @@ class Listener:
             peer_address = _unmapped(connection.getpeername()[0])
             if self._tls is None:
                 self._associate(connection, peer_address)
+            elif not self._is_welcome(peer_address):  # a thread and a handshake are more than a stranger gets
+                self._answerers.keeper.rejected(Caller(peer_address=peer_address), "address", Refusal.ADDRESS.words)
             else:
-                self._shake_hands_and_associate(connection, peer_address, self._tls)
+                self._shake_hands_and_associate(connection, peer_address, self._tls())
         except OSError:  # it is gone
             pass
         except Exception:
@@ -178,7 +179,7 @@ class Listener:
                 called_ae_title=proposal.called_ae_title,
                 peer_address=peer_address,
             )
-            refusal = self._why_not(proposal, caller) or self._admit(caller)
+            refusal = self._why_not(proposal, caller) or self._places.take(caller)
             if refusal is not None:
                 self._answerers.keeper.rejected(caller, refusal.name.lower(), refusal.words)
                 wire.send(refusal.encode())
@@ -189,7 +190,7 @@ class Listener:
                 wire.send(agreement.answer)
                 Acceptor(wire, agreement, caller, self._answerers).serve()
             finally:
-                self._dismiss(caller)
+                self._places.leave(caller)
                 self._answerers.keeper.closed(caller)
         except TimeoutError:
             wire.abort(AbortReason.NOT_SPECIFIED)
@@ -210,7 +211,7 @@ class Listener:
 
     def _why_not(self, proposal: Proposal, caller: Caller) -> Refusal | None:
         settings = self._settings
-        if settings.addresses and not any(ip_address(caller.peer_address) in network for network in settings.addresses):
+        if not self._is_welcome(caller.peer_address):
             return Refusal.ADDRESS
         if settings.called_ae_titles and caller.called_ae_title not in settings.called_ae_titles:
             return Refusal.CALLED_AE
@@ -218,23 +219,23 @@ class Listener:
             return Refusal.CALLING_AE
         return fault_of(proposal)
 
-    def _admit(self, caller: Caller) -> Refusal | None:
-        """Take a place, or say why there is none."""
-        settings, key = self._settings, (caller.calling_ae_title, caller.peer_address)
-        with self._changed:
-            if self._associations.total() >= settings.maximum_associations:
-                return Refusal.TOO_MANY
-            if 0 < settings.maximum_associations_per_caller <= self._associations[key]:
-                return Refusal.TOO_MANY_OF_CALLER
-            self._associations[key] += 1
-            return None
+    def _is_welcome(self, address: str) -> bool:
+        networks = self._settings.addresses
+        return not networks or any(ip_address(address) in network for network in networks)
 
-    def _dismiss(self, caller: Caller) -> None:
-        key = (caller.calling_ae_title, caller.peer_address)
-        with self._changed:
-            self._associations[key] -= 1
-            if not self._associations[key]:
-                del self._associations[key]
+
+def open_port(host: str, port: int) -> socket.socket:
+    """Open a port to listen on; 0 takes a free one.
+
+    Raises
+    ------
+    OSError
+        It cannot be bound.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    listening.setblocking(False)
+    return listening
 
 
 def listen(
@@ -242,7 +243,7 @@ def listen(
     *,
     keeper: Keeper,
     services: Mapping[str, NormalizedService] = MappingProxyType({}),
-    tls: ssl.SSLContext | None = None,
+    tls: Callable[[], ssl.SSLContext] | None = None,
 ) -> Listener:
     """Start accepting associations, each in a thread of its own.
 
@@ -255,7 +256,7 @@ def listen(
     services
         Normalized services that are offered beside storage and verification, by SOP class UID.
     tls
-        Where given, the port speaks TLS and nothing else.
+        Where given, the port speaks TLS and nothing else, each connection with the context that this gives for it.
 
     Raises
     ------

@@ -116,7 +116,7 @@ def _answers(running: Orthanc) -> bool:
 class Worker:
     """`cxr-worker` over one data folder; `start` and `kill` may follow each other."""
 
-    def __init__(self, folder: Path, config: str, *, database_url: str | None = None) -> None:
+    def __init__(self, folder: Path, config: str, *, dicom: str = "", database_url: str | None = None) -> None:
         self.folder = folder
         self.log = folder / "worker.log"
         self.config = folder / "cxr-worker.toml"
@@ -124,7 +124,7 @@ class Worker:
         self.database_url = database_url or f"sqlite:///{folder / 'var' / 'worker.db'}"
         self.config.write_text(
             f'data_dir = "{folder / "var"}"\ndatabase_url = "{self.database_url}"\n'
-            f"[dicom]\nport = {self.port}\n[web]\nport = 0\n{config}"
+            f"[dicom]\nport = {self.port}\n{dicom}[web]\nport = 0\n{config}"
         )
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("CXR_")}
         self.environment = inherited | {"TCP_NODELAY": "1"}
@@ -190,9 +190,9 @@ class Worker:
 
 
 @contextmanager
-def worker(folder: Path, config: str, *, database_url: str | None = None) -> Iterator[Worker]:
+def worker(folder: Path, config: str, *, dicom: str = "", database_url: str | None = None) -> Iterator[Worker]:
     """A worker that is not started yet, and ends with the test."""
-    made = Worker(folder, config, database_url=database_url)
+    made = Worker(folder, config, dicom=dicom, database_url=database_url)
     try:
         yield made
     finally:

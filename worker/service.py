@@ -1,35 +1,31 @@
 """Processes: the receiver, the runner, or both, until a signal ends them."""
 
 import signal
-import ssl
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from threading import Event
 from typing import TYPE_CHECKING, NoReturn
 
 import structlog
 
 from cxr_models.errors import ModelError, UnknownDevice
-from dicom_io.listener import Listener, ListenerSettings, listen
 from worker.audit.presence import noted
-from worker.commitment import committers
 from worker.db.database import Database, open_database
 from worker.db.migrate import current_revision, require_newest, upgrade
 from worker.errors import AnotherRunner, ConfigurationError, DatabaseUnavailable
 from worker.files import make_folder, remove_parts
-from worker.informants import informants
 from worker.leader import leadership
 from worker.log import hide_words_of_errors
 from worker.metrics import Metrics
 from worker.pipeline import Parts
-from worker.reception import Reception
+from worker.receivers import Doors, open_doors, receiver, tls_receiver
 from worker.schedule import Schedule
 from worker.settings import Settings
+from worker.siblings import run_side_by_side
 from worker.standing import Standing
-from worker.steps.store import make_folders
-from worker.tls import server_context
 from worker.web.server import figures, page
 
 if TYPE_CHECKING:
@@ -78,9 +74,43 @@ def make_data_dir(settings: Settings) -> None:
         raise ConfigurationError(f"data_dir: {settings.data_dir} cannot be written to: {error.strerror}.") from error
 
 
-def serve(settings: Settings, *, receiving: bool = False, running: bool = False, showing: bool = False) -> None:
-    """Receive, run the steps, show the page, or all, until SIGTERM or SIGINT; then finish what is in hand and return."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Roles:
+    """What a process does."""
+
+    receive: bool = False
+    run: bool = False
+    web: bool = False
+
+    def named(self) -> list[str]:
+        """The names of what it does."""
+        return [field.name for field in fields(self) if getattr(self, field.name)]
+
+
+def serve(settings: Settings, roles: Roles) -> None:
+    """Do what is asked for until SIGTERM or SIGINT; then finish what is in hand and return."""
     hide_words_of_errors()
+    if not roles.receive or settings.dicom.receivers == 1:
+        _serve(settings, roles)
+        return
+    with opened(settings):  # the newest migration, once for all
+        doors = open_doors(settings.dicom)
+    first = partial(_serve, settings, roles, doors)
+    others = [
+        partial(_serve, _beside(settings, number), Roles(receive=True), doors) for number in range(1, settings.dicom.receivers)
+    ]
+    run_side_by_side([first, *others])
+
+
+def _beside(settings: Settings, number: int) -> Settings:
+    """Another receiver gives its own figures, on a port of its own."""
+    if settings.metrics is None or not settings.metrics.port:
+        return settings
+    metrics = settings.metrics.model_copy(update={"port": settings.metrics.port + number})
+    return settings.model_copy(update={"metrics": metrics})
+
+
+def _serve(settings: Settings, roles: Roles, doors: Doors | None = None) -> None:
     stop = Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -89,25 +119,24 @@ def serve(settings: Settings, *, receiving: bool = False, running: bool = False,
         metrics = Metrics(settings.dicom.calling_ae_titles)
         metrics.registry.register(Standing(settings, database, utc_now))
         parts = Parts(settings=settings, database=database, clock=utc_now, engine=_no_engine, metrics=metrics)
-        if running:
+        if roles.run:
             parts = replace(parts, engine=stack.enter_context(loaded(database, settings)))
-        doing = {"receive": receiving, "run": running, "web": showing}
-        stack.enter_context(noted(parts, roles=[role for role, does in doing.items() if does]))
-        if showing:
+        stack.enter_context(noted(parts, roles=roles.named()))
+        if roles.web:
             stack.enter_context(page(database, metrics, settings.web))
         elif settings.metrics is not None:
             stack.enter_context(figures(metrics, settings.metrics))
         wake = Waker()
-        if receiving:
+        if roles.receive:
             removed = remove_parts(settings.data_dir, written_before=utc_now() - _ABANDONED_AFTER)
             log.info("leftovers.removed", count=removed)
-            secure = tls_receiver(parts, arrived=wake)
+            secure = tls_receiver(parts, arrived=wake, doors=doors)
             if secure is not None:
                 stack.enter_context(secure)
                 log.info("tls.ready", ae_title=settings.dicom.ae_title, port=secure.port)
-            listener = stack.enter_context(receiver(parts, arrived=wake))
+            listener = stack.enter_context(receiver(parts, arrived=wake, doors=doors))
             log.info("ready", ae_title=settings.dicom.ae_title, host=settings.dicom.host, port=listener.port)
-        if running:
+        if roles.run:
             lead_until(stop, parts, wake)
         else:
             stop.wait()
@@ -151,44 +180,6 @@ class Waker:
         schedule = self.schedule  # the runner may take it away meanwhile
         if schedule is not None:
             schedule.wake()
-
-
-def tls_receiver(parts: Parts, *, arrived: Callable[[], None]) -> Listener | None:
-    """The same over TLS, on a port of its own, where one is configured."""
-    tls, context = parts.settings.dicom.tls, server_context(parts.settings)
-    if tls is None or context is None:
-        return None
-    dicom = parts.settings.dicom.model_copy(update={"host": tls.host, "port": tls.port})
-    there = replace(parts, settings=parts.settings.model_copy(update={"dicom": dicom}))
-    return receiver(there, arrived=arrived, tls=context)
-
-
-def receiver(parts: Parts, *, arrived: Callable[[], None], tls: ssl.SSLContext | None = None) -> Listener:
-    """Start to accept associations and make what they bring durable."""
-    dicom = parts.settings.dicom
-    make_folders(parts.data_dir)
-    try:
-        return listen(
-            ListenerSettings(
-                ae_title=dicom.ae_title,
-                host=dicom.host,
-                port=dicom.port,
-                called_ae_titles=dicom.called_ae_titles,
-                calling_ae_titles=dicom.calling_ae_titles,
-                addresses=dicom.addresses,
-                maximum_associations=dicom.maximum_associations,
-                maximum_associations_per_caller=dicom.maximum_associations_per_caller,
-                maximum_object_bytes=dicom.maximum_object_bytes,
-            ),
-            keeper=Reception(parts, arrived=arrived),
-            services={**informants(parts, heard=arrived), **committers(parts)},
-            tls=tls,
-        )
-    except OSError as error:
-        raise ConfigurationError(
-            f"dicom{'.tls' if tls else ''}.port: cannot listen on {dicom.host}:{dicom.port}: {error.strerror}."
-            " Is another worker running?"
-        ) from error
 
 
 def lead_until(stop: Event, parts: Parts, wake: Waker) -> None:

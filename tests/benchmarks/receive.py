@@ -58,16 +58,22 @@ def run(folder: Path) -> None:
         paths = [_image(number, load, files) for number in range(load.objects)]
         seconds: dict[str, list[float]] = {"cxr-worker": [], "storescp": [], "Orthanc": []}
         memory = 0.0
-        for _ in range(ROUNDS):
-            with _storescp(folder / "scp") as port:
+        for number in range(ROUNDS):
+            kept = folder / f"round-{number}"
+            kept.mkdir()
+            with _storescp(kept / "scp") as port:
                 seconds["storescp"].append(_send(port, paths, senders=load.senders))
-            with _orthanc(folder / "pacs") as port:
+            with _orthanc(kept / "pacs") as port:
                 seconds["Orthanc"].append(_send(port, paths, senders=load.senders))
-            with _receiver(folder / "worker") as (port, process):
+            with _receiver(kept / "worker") as (port, process):
                 seconds["cxr-worker"].append(_send(port, paths, senders=load.senders))
                 memory = max(memory, _peak_mib(process))
         _print(load, seconds, memory)
-        rmtree(files)
+        for path in (
+            files,
+            *folder.glob("round-*"),
+        ):  # not before: the next one's writes would wait for the disk to forget these
+            rmtree(path)
 
 
 def _print(load: Load, seconds: dict[str, list[float]], memory: float) -> None:
@@ -93,6 +99,7 @@ def _image(number: int, load: Load, folder: Path) -> Path:
 def _send(port: int, paths: Sequence[Path], *, senders: int) -> float:
     """Seconds that storescu takes, each sender with its share."""
     command = ["storescu", "-R", "-aet", "BENCH", "-aec", "ANY", "127.0.0.1", str(port)]
+    os.sync()  # what others left to be written is not ours to wait for
     shares = [[str(path) for path in paths[place::senders]] for place in range(senders)]
     began = time.perf_counter()
     processes = [subprocess.Popen([*command, *share], env=_ENVIRONMENT) for share in shares]
@@ -113,7 +120,6 @@ def _storescp(folder: Path) -> Iterator[int]:
     finally:
         process.terminate()
         process.wait(30)
-        rmtree(folder)
 
 
 @contextmanager
@@ -121,7 +127,6 @@ def _orthanc(folder: Path) -> Iterator[int]:
     folder.mkdir()
     with orthanc(folder) as pacs:
         yield pacs.dicom_port
-    rmtree(folder)
 
 
 @contextmanager
@@ -138,7 +143,6 @@ def _receiver(folder: Path) -> Iterator[tuple[int, psutil.Process]]:
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(30)
-    rmtree(folder)
 
 
 def _echoes(port: int) -> bool:

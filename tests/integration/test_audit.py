@@ -19,10 +19,10 @@ from tests.conftest import Run
 from tests.factories import make_dx, study_uid
 from tests.fakes import FakePacs, Site, make_site
 from tests.servers import wait_for
-from worker import service
 from worker.db import events, schema
 from worker.db.database import Database
 from worker.db.events import Chosen, Event
+from worker.receivers import receiver
 from worker.settings import Destination, DicomSettings
 
 PERSON = pwd.getpwuid(os.getuid()).pw_name
@@ -115,7 +115,7 @@ def test_a_report_that_is_given_up_tells_where_it_did_not_get(make: Callable[...
 def test_who_was_refused_is_in_the_record(make: Callable[..., Site]) -> None:
     site = make()
     settings = site.parts.settings.model_copy(update={"dicom": DicomSettings(port=0, calling_ae_titles=("MODALITY",))})
-    with service.receiver(replace(site.parts, settings=settings), arrived=lambda: None) as listener:
+    with receiver(replace(site.parts, settings=settings), arrived=lambda: None) as listener:
         contexts = [build_context(Verification)]
         assert not AE("STRANGER").associate("127.0.0.1", listener.port, contexts=contexts).is_established
         wait_for(lambda: recorded(site.database), "the refusal is noted")

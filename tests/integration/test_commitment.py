@@ -21,7 +21,7 @@ from tests.servers import orthanc, wait_for
 from worker.commitment import request_commitment, settle_commitment
 from worker.db import commitments, listing, reports
 from worker.db.database import Database
-from worker.service import receiver
+from worker.receivers import receiver
 from worker.settings import Destination
 
 

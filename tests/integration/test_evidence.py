@@ -27,10 +27,11 @@ from tests.factories import make_study, study_uid
 from tests.fakes import NOON, FakePacs, Site, free_port, make_site
 from tests.servers import wait_for
 from tests.unit.test_step_and_notice import item, references
-from worker import pipeline, service
+from worker import pipeline
 from worker.db import evidence
 from worker.informants import informants
 from worker.questions import ask_about_studies, next_question
+from worker.receivers import receiver
 from worker.schedule import Schedule
 from worker.settings import SenderSettings, StudySettings
 
@@ -156,7 +157,7 @@ def test_a_modality_and_an_archive_tell_us_over_the_network(site: Site) -> None:
     ended = item(PerformedProcedureStepStatus="COMPLETED", PerformedSeriesSequence=images)
     series = [item(ReferencedSOPSequence=references(lateral.SOPInstanceUID, InstanceAvailability="ONLINE"))]
     notice = item(StudyInstanceUID=study_uid(), ReferencedSeriesSequence=series)
-    with service.receiver(site.parts, arrived=lambda: heard.append(True)) as listener:
+    with receiver(site.parts, arrived=lambda: heard.append(True)) as listener:
         assoc = modality.associate("127.0.0.1", listener.port, ae_title="CXRWORKER")
         statuses = [
             assoc.send_n_create(began, STEP, "1.9")[0],

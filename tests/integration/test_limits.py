@@ -26,16 +26,17 @@ from pynetdicom.sop_class import (
 from dicom_io.errors import InvalidObject
 from dicom_io.listener import ListenerSettings
 from dicom_io.normalized import Command, NormalizedRequest
+from dicom_io.places import Places
 from dicom_io.sender import echo
 from dicom_io.values import Peer
 from dicom_io.wire import AbortReason, Patience
 from tests.conftest import TestDatabase
 from tests.factories import make_dx
-from tests.fakes import make_site
+from tests.fakes import make_site, request_for
 from tests.integration.test_listener import SETTINGS, Inbox, associated, listening
 from tests.servers import wait_for
 from worker.db import events
-from worker.service import receiver
+from worker.receivers import receiver
 from worker.settings import DicomSettings
 
 ABORTED_BY_PROVIDER = 2
@@ -92,7 +93,7 @@ def test_who_may_call_gets_through() -> None:
 
 def test_one_caller_cannot_take_every_place() -> None:
     inbox = Inbox()
-    with listening(inbox, replace(SETTINGS, maximum_associations_per_caller=1)) as listener, associated(listener.port) as first:
+    with listening(inbox, replace(SETTINGS, places=Places(of_one_caller=1))) as listener, associated(listener.port) as first:
         assert first.is_established
         assert rejection(listener.port) == (2, 3, 2)
         with associated(listener.port, calling="OTHER") as other:
@@ -100,11 +101,27 @@ def test_one_caller_cannot_take_every_place() -> None:
     assert [reason for _, _, reason in inbox.rejected_callers] == ["too_many_of_caller"]
 
 
-def test_two_hundred_silent_connections_keep_nobody_waiting() -> None:
-    with listening(Inbox(), replace(SETTINGS, maximum_associations=2)) as listener, ExitStack() as silent:
-        for _ in range(200):
+def test_ports_that_share_their_places_count_together() -> None:
+    shared = replace(SETTINGS, places=Places(1))
+    with listening(Inbox(), shared) as one, listening(Inbox(), shared) as other, associated(one.port) as first:
+        assert first.is_established
+        assert rejection(other.port) == (2, 3, 2)
+
+
+@pytest.mark.usefixtures("many_descriptors")
+def test_a_thousand_silent_connections_keep_nobody_waiting() -> None:
+    with listening(Inbox(), replace(SETTINGS, places=Places(2))) as listener, ExitStack() as silent:
+        for _ in range(1000):
             silent.enter_context(connected(listener.port))
         echo(Peer(ae_title="CXRWORKER", host="127.0.0.1", port=listener.port), calling_ae_title="GOOD")
+
+
+@pytest.fixture
+def many_descriptors() -> Iterator[None]:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, limits[1]), limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 def test_a_process_without_a_descriptor_left_says_so_and_goes_on_when_it_has_one(caplog: pytest.LogCaptureFixture) -> None:
@@ -198,21 +215,23 @@ def test_nonsense_within_an_association_ends_it_and_no_other(pdu: bytes) -> None
         assert good.send_c_store(make_dx()).Status == 0x0000
 
 
+def store_command(ds: Dataset) -> bytes:
+    return b"".join(
+        struct.pack("<HHI", 0, number, len(value)) + value
+        for number, value in (
+            (0x0002, str(ds.SOPClassUID).encode()),
+            (0x0100, b"\x01\x00"),
+            (0x0110, b"\x01\x00"),
+            (0x0800, b"\x00\x00"),
+            (0x1000, str(ds.SOPInstanceUID).encode()),
+        )
+    )
+
+
 def test_half_an_object_and_a_dropped_connection_leave_nothing() -> None:
     inbox = Inbox()
     with listening(inbox) as listener, associated(listener.port) as assoc:
-        ds = make_dx()
-        command = b"".join(
-            struct.pack("<HHI", 0, number, len(value)) + value
-            for number, value in (
-                (0x0002, str(ds.SOPClassUID).encode()),
-                (0x0100, b"\x01\x00"),
-                (0x0110, b"\x01\x00"),
-                (0x0800, b"\x00\x00"),
-                (0x1000, str(ds.SOPInstanceUID).encode()),
-            )
-        )
-        send_raw(assoc, data_pdu(command))
+        send_raw(assoc, data_pdu(store_command(make_dx())))
         send_raw(assoc, data_pdu(bytes(1000), control=0))
         assoc.abort()
         wait_for(lambda: inbox.abandoned == 1, "the object is forgotten")
@@ -232,10 +251,24 @@ def test_wherever_it_fails_the_rest_is_read_and_the_status_answered(failing: str
 
 def test_an_object_that_is_too_large_is_refused_for_good_with_the_reason() -> None:
     inbox = Inbox()
-    with listening(inbox, replace(SETTINGS, maximum_object_bytes=1000)) as listener, associated(listener.port) as assoc:
+    settings = replace(SETTINGS, maximum_object_bytes=len(request_for(make_dx()).dataset) - 1)
+    with listening(inbox, settings) as listener, associated(listener.port) as assoc:
         answer = assoc.send_c_store(make_dx())
         assert (answer.Status, answer.ErrorComment) == (0x0110, "The object is larger than dicom.maximum_object_bytes.")
         assert assoc.is_established
+    assert (inbox.abandoned, len(inbox.refused)) == (1, 1)
+
+
+def test_the_end_of_an_object_that_is_far_too_large_is_not_waited_for() -> None:
+    inbox = Inbox()
+    with (
+        listening(inbox, replace(SETTINGS, maximum_object_bytes=1000)) as listener,
+        associated(listener.port) as assoc,
+    ):
+        send_raw(assoc, data_pdu(store_command(make_dx())))
+        for _ in range(3):
+            send_raw(assoc, data_pdu(bytes(1000), control=0))
+        wait_for(lambda: assoc.is_aborted, "the abort")
     assert (inbox.abandoned, len(inbox.refused)) == (1, 1)
 
 

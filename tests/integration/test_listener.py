@@ -29,6 +29,7 @@ from dicom_io.keeper import Caller, StoreAnswer
 from dicom_io.listener import Listener, ListenerSettings, listen
 from dicom_io.negotiation import PREFERRED_SYNTAXES, preferred_order
 from dicom_io.part10 import StoreRequest, file_header
+from dicom_io.places import Places
 from dicom_io.sender import echo
 from dicom_io.status import StoreStatus
 from dicom_io.values import Peer
@@ -42,7 +43,7 @@ from tests.servers import wait_for
 from worker import files
 from worker.db import events
 from worker.errors import ConfigurationError
-from worker.service import receiver
+from worker.receivers import receiver
 from worker.settings import DicomSettings, Settings
 
 SETTINGS = ListenerSettings(ae_title="CXRWORKER", host="127.0.0.1", port=0)
@@ -202,7 +203,7 @@ def test_a_calling_title_that_is_not_listed_is_rejected_and_one_that_is_is_not()
 
 
 def test_associations_over_the_limit_are_rejected_and_taken_when_one_ends() -> None:
-    with listening(Inbox(), replace(SETTINGS, maximum_associations=1)) as listener:
+    with listening(Inbox(), replace(SETTINGS, places=Places(1))) as listener:
         with associated(listener.port) as first, associated(listener.port) as second:
             assert first.is_established
             assert second.is_rejected
@@ -373,7 +374,7 @@ def test_verification_is_offered_beside_storage() -> None:
 
 def test_a_sender_that_stops_in_the_middle_of_a_pdu_gives_its_place_back() -> None:
     with (
-        listening(Inbox(), replace(SETTINGS, maximum_associations=1, patience=Patience(stall_seconds=0.3))) as listener,
+        listening(Inbox(), replace(SETTINGS, places=Places(1), patience=Patience(stall_seconds=0.3))) as listener,
         socket.create_connection(("127.0.0.1", listener.port)) as stalled,
     ):
         stalled.sendall(b"\x01\x00\x00\x00\x10\x00" + bytes(100))  # an A-ASSOCIATE-RQ of 4096 bytes, 100 of them sent

@@ -24,9 +24,10 @@ from dicom_io.wrap import Exposure, Patient
 from tests.factories import TAKEN_AT, make_dx, radiograph, study_uid
 from tests.fakes import FakePacs, Site, encoded, free_port, make_site
 from tests.raw_sender import RawObject, send_raw
-from worker import log, pipeline, reception, service
+from worker import log, pipeline, reception
 from worker.db import schema
 from worker.db.database import Database
+from worker.receivers import receiver
 from worker.settings import DicomSettings
 from worker.standing import Standing
 from worker.steps.store import IncomingObject
@@ -57,7 +58,7 @@ def raw(name: str, ds: Dataset, *, dataset: bytes | None = None, sop_instance_ui
 
 @contextmanager
 def receiving(site: Site) -> Iterator[int]:
-    listener = service.receiver(site.parts, arrived=lambda: None)
+    listener = receiver(site.parts, arrived=lambda: None)
     with listener as running:
         yield running.port
 

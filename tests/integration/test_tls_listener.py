@@ -6,10 +6,13 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from datetime import timedelta
+from ipaddress import ip_network
 from pathlib import Path
+from typing import Any
 
 import pydicom
 import pytest
+from cryptography import x509
 from pynetdicom import AE
 from pynetdicom.sop_class import Verification
 
@@ -21,7 +24,7 @@ from tests.servers import storescu, wait_for
 from worker.db import events
 from worker.db.database import Database
 from worker.errors import ConfigurationError
-from worker.service import tls_receiver
+from worker.receivers import tls_receiver
 from worker.settings import DicomSettings, TlsSettings
 
 # Who is let in is the same on every database; the two are told apart where objects are kept.
@@ -67,9 +70,9 @@ def authority(tmp_path: Path) -> Authority:
     return Authority(tmp_path)
 
 
-def site_for(own: Pair, ca: Path, database: Database, data_dir: Path) -> Site:
+def site_for(own: Pair, ca: Path, database: Database, data_dir: Path, **dicom: Any) -> Site:
     tls = TlsSettings(certificate=own.certificate, key=own.key, ca=ca, port=0)
-    return make_site(database, data_dir, dicom=DicomSettings(port=0, tls=tls))
+    return make_site(database, data_dir, dicom=DicomSettings(port=0, tls=tls, **dicom))
 
 
 @pytest.fixture
@@ -159,6 +162,37 @@ def test_who_must_not_come_in_is_turned_away_with_an_event_and_a_good_sender_get
     assert metrics.get_sample_value("cxr_store_seconds_count", {"caller": "MODALITY1"}) == 1
     assert (metrics.get_sample_value("cxr_received_bytes_total", {"caller": "MODALITY1"}) or 0) > 1000
     wait_for(lambda: metrics.get_sample_value("cxr_associations_open") == 0, "the association is closed")
+
+
+def test_a_stranger_s_address_gets_no_handshake(authority: Authority, database: Database, tmp_path: Path) -> None:
+    own = authority.issue("worker")
+    site = site_for(own, authority.file, database, tmp_path / "var", addresses=(ip_network("192.0.2.0/24"),))
+    listener = tls_receiver(site.parts, arrived=lambda: None)
+    assert listener is not None
+    with listener:
+        port = Port(site, listener.port, authority, tmp_path)
+        assert port.call(client(authority.issue("modality"))) == b""
+        assert "dicom.addresses" in wait_for(port.turned_away, "the event of who was turned away")
+
+
+def shown(port: Port) -> int:
+    """The serial number of the certificate that the port shows."""
+    context = client(port.authority.issue("modality"))
+    with socket.create_connection(("127.0.0.1", port.number), 10) as plain, context.wrap_socket(plain) as called:
+        certificate = called.getpeercert(binary_form=True)
+    assert certificate is not None
+    return x509.load_der_x509_certificate(certificate).serial_number
+
+
+def test_a_renewed_certificate_is_shown_without_a_restart_once_its_key_is_there_too(port: Port) -> None:
+    before = shown(port)
+    own = port.site.parts.settings.dicom.tls
+    assert own is not None
+    renewed = port.authority.issue("renewed")
+    own.certificate.write_bytes(renewed.certificate.read_bytes())
+    assert shown(port) == before, "the key is still the old one"
+    own.key.write_bytes(renewed.key.read_bytes())
+    assert shown(port) == x509.load_pem_x509_certificate(renewed.certificate.read_bytes()).serial_number != before
 
 
 def test_senders_that_stop_in_the_middle_of_a_handshake_keep_nobody_waiting(port: Port) -> None:

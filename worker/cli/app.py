@@ -91,30 +91,30 @@ def conformance() -> None:
 @app.command()
 def serve(config: Config = None) -> None:
     """Receive, analyse, deliver and show the page in one process: the default for one machine. SIGTERM ends it gently."""
-    from worker.service import serve
+    from worker.service import Roles, serve
 
-    serve(settings_of(config), receiving=True, running=True, showing=True)
+    serve(settings_of(config), Roles(receive=True, run=True, web=True))
 
 
 @app.command()
 def receive(config: Config = None) -> None:
     """Only receive and store; a runner elsewhere does the rest."""
-    from worker.service import serve
+    from worker.service import Roles, serve
 
-    serve(settings_of(config), receiving=True)
+    serve(settings_of(config), Roles(receive=True))
 
 
 @app.command()
 def run(config: Config = None) -> None:
     """Only run the steps after storing; a second runner waits as a hot standby."""
-    from worker.service import serve
+    from worker.service import Roles, serve
 
-    serve(settings_of(config), running=True)
+    serve(settings_of(config), Roles(run=True))
 
 
 @app.command()
 def web(config: Config = None) -> None:
     """Only show the page, with /healthz and /readyz."""
-    from worker.service import serve
+    from worker.service import Roles, serve
 
-    serve(settings_of(config), showing=True)
+    serve(settings_of(config), Roles(web=True))

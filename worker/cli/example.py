@@ -18,12 +18,13 @@ port = 11112
 called_ae_titles = []                   # empty: whatever the caller calls us; else only these
 calling_ae_titles = []                  # empty: anybody; else only these
 addresses = []                          # empty: from anywhere; else only these networks, as "192.0.2.0/24"
+receivers = 1                           # processes that receive, on the same port; limits count for each
 maximum_associations = 64
 maximum_associations_per_caller = 0     # of one calling AE title at one address; 0: no other limit
 maximum_object_bytes = 4294967296       # a larger object is refused
 minimum_free_bytes = 268435456          # while less is free on the disk, senders are told to try again later (0xA700)
 
-# A second port for senders with a certificate, TLS 1.2 and 1.3 (BCP 195). Files in PEM. Restart after renewing them.
+# A second port for senders with a certificate, TLS 1.2 and 1.3 (BCP 195). Files in PEM; renewed ones are read by themselves.
 # [dicom.tls]
 # certificate = "/etc/cxr-worker/tls/certificate.pem"
 # key = "/etc/cxr-worker/tls/key.pem"

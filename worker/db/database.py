@@ -1,8 +1,10 @@
 """Connections: one engine, reads and writes told apart, and the two dialects made to behave alike."""
 
+import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any
 
 import sqlalchemy
@@ -16,6 +18,8 @@ from worker.db.committer import Committer
 from worker.errors import ConfigurationError, DatabaseUnavailable
 
 _BUSY_SECONDS = 30
+_SHORTEST_PAUSE_SECONDS = 0.0002
+_LONGEST_PAUSE_SECONDS = 0.005
 
 
 class Database:
@@ -155,9 +159,32 @@ def _behave_as_a_server(engine: Engine) -> None:
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
+        driver: Any = connection.connection.driver_connection
+        if not connection.get_execution_options().get("cxr_write", False):
+            driver.execute("BEGIN")
+            return
         # A transaction that reads first and writes later could meet SQLITE_BUSY with no way to wait.
-        writes = connection.get_execution_options().get("cxr_write", False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+        driver.execute("PRAGMA busy_timeout = 0")
+        try:
+            _begin_immediate(driver)
+        finally:
+            driver.execute(f"PRAGMA busy_timeout = {_BUSY_SECONDS * 1000}")
+
+
+def _begin_immediate(driver: Any) -> None:
+    """Wait for the turn to write. SQLite's own waits soon are 25 to 100 ms long, another's transaction takes one or two."""
+    until = monotonic() + _BUSY_SECONDS
+    pause = _SHORTEST_PAUSE_SECONDS
+    while True:
+        try:
+            driver.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or monotonic() >= until:
+                raise
+            sleep(pause)
+            pause = min(pause * 1.5, _LONGEST_PAUSE_SECONDS)
+        else:
+            return
 
 
 def _cause(error: Exception) -> str:
