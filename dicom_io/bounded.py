@@ -5,13 +5,14 @@ pydicom parses whatever a file holds, and converts a value however long it is. W
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from io import BufferedReader
+from io import BufferedReader, BytesIO
 from typing import Any, BinaryIO, Final, cast
 
+from pydicom.charset import default_encoding
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileDataset
-from pydicom.filereader import read_deferred_data_element
+from pydicom.filereader import read_deferred_data_element, read_sequence
 
 from dicom_io.errors import NotDicom
 
@@ -21,8 +22,9 @@ MOST_ITEMS: Final = 50_000
 """Of all sequences. An item costs as much as twenty elements."""
 LONGEST_VALUE_BYTES: Final = 64 * 1024
 """Of a value that is converted: what a length of 16 bits allows, and with it Explicit VR."""
-_LONGEST_SEQUENCE_BYTES: Final = 8 * 1024 * 1024
-_LONGEST_CHARACTER_SET_BYTES: Final = 1024
+MOST_CHARACTER_SET_BYTES: Final = 64 * 1024
+"""Of all of them together: each term of each is looked up."""
+_LONGEST_SEQUENCE_BYTES: Final = 4 * 1024 * 1024
 _HEADER_BYTES: Final = 8
 _ITEMS: Final = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00")
 _CHARACTER_SETS: Final = (b"\x08\x00\x05\x00", b"\x00\x08\x00\x05")
@@ -30,18 +32,18 @@ _UNDEFINED: Final = 0xFFFFFFFF
 
 
 @contextmanager
-def bounded(file: BinaryIO, *, most_value_bytes: int = 64 * 1024 * 1024) -> Iterator[BinaryIO]:
+def bounded(file: BinaryIO, *, most_bytes: int = 128 * 1024 * 1024) -> Iterator[BinaryIO]:
     """Have a file that raises `NotDicom` when more of it is parsed than any radiograph needs.
 
     Parameters
     ----------
     file
         Stands where parsing begins. Afterwards it stands anywhere.
-    most_value_bytes
-        Of all long values that are read at once, not left on disk.
+    most_bytes
+        That are read, and not left on disk.
     """
     reader = _Bounded(cast("Any", file))
-    reader.most_value_bytes = most_value_bytes
+    reader.most_bytes = most_bytes
     try:
         yield reader
     finally:
@@ -49,23 +51,36 @@ def bounded(file: BinaryIO, *, most_value_bytes: int = 64 * 1024 * 1024) -> Iter
 
 
 class _Bounded(BufferedReader):
-    most_value_bytes: int
-    _reads = _items = _value_bytes = 0
+    most_bytes: int
+    _reads = _items = _bytes = _character_set_bytes = 0
     _character_set_comes = False
 
     def read(self, size: int | None = -1, /) -> bytes:
         encoded = super().read(size)
         self._reads += 1
+        self._bytes += len(encoded)
         if size == _HEADER_BYTES:
             self._items += encoded[:4] in _ITEMS
             self._character_set_comes = encoded[:4] in _CHARACTER_SETS
-        elif len(encoded) > LONGEST_VALUE_BYTES:
-            self._value_bytes += len(encoded)
-        if self._reads > MOST_READS or self._items > MOST_ITEMS or self._value_bytes > self.most_value_bytes:
+        elif self._character_set_comes:
+            self._character_set_bytes += len(encoded)
+        if self._reads > MOST_READS or self._items > MOST_ITEMS or self._bytes > self.most_bytes:
             raise NotDicom("The data set holds more attributes, items or bytes beside its pixels than any radiograph.")
-        if self._character_set_comes and len(encoded) > _LONGEST_CHARACTER_SET_BYTES:
+        if self._character_set_bytes > MOST_CHARACTER_SET_BYTES:
             raise NotDicom("SpecificCharacterSet is too long.")
         return encoded
+
+
+def require_few_items(encoded: bytes) -> None:
+    """Refuse a data set of too many items, in however many sequences and wherever they are nested.
+
+    Raises
+    ------
+    NotDicom
+        It has them.
+    """
+    if sum(encoded.count(item) for item in _ITEMS) > MOST_ITEMS:
+        raise NotDicom("The data set holds too many items.")
 
 
 def value_of(ds: Dataset, keyword: str) -> Any:
@@ -96,6 +111,9 @@ def require_short(ds: Dataset, keyword: str, *, most: int = LONGEST_VALUE_BYTES)
         raise NotDicom(f"{keyword} is too long.")
     encoded = element.value
     if encoded is None and isinstance(ds, FileDataset):  # left on disk
-        encoded = read_deferred_data_element(ds.fileobj_type, cast("Any", ds.filename or ds.buffer), ds.timestamp, element).value
-    if sum((encoded or b"").count(item) for item in _ITEMS) > MOST_ITEMS:
-        raise NotDicom(f"{keyword} has too many items.")
+        encoded = read_deferred_data_element(
+            ds.fileobj_type, cast("Any", ds.filename or ds.buffer), ds.timestamp, element
+        ).value
+    encoded = encoded or b""
+    with bounded(BytesIO(encoded)) as file:  # pydicom does it again, where it may
+        read_sequence(file, element.is_implicit_VR, element.is_little_endian, len(encoded), default_encoding)

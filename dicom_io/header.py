@@ -75,6 +75,6 @@ def _inflated(path: Path, meta: FileMetaDataset) -> Dataset:
     if len(inflated) > MAX_INFLATED_BYTES:
         raise NotDicom(f"The deflated data set is larger than {MAX_INFLATED_BYTES} bytes.")
     encoded = BytesIO(inflated)
-    with bounded(encoded, most_value_bytes=MAX_INFLATED_BYTES) as reader:  # its pixels too
+    with bounded(encoded, most_bytes=MAX_INFLATED_BYTES) as reader:  # its pixels too
         ds = read_dataset(reader, is_implicit_VR=False, is_little_endian=True)
     return FileDataset(encoded, ds, file_meta=meta, is_implicit_VR=False)

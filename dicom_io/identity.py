@@ -51,6 +51,8 @@ _ORDER: Final = (
 _UIDS: Final = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
 _DESCRIPTIONS: Final = {"StudyDescription": 64, "RequestedProcedureDescription": 64, "CodeMeaning": 64}
 """Free text that identifies nobody: cut to the length its VR allows."""
+_MOST_ITEMS: Final = 100
+"""Of orders and of their codes: an image is made for one order, a few at most."""
 _TIME: Final = re.compile(r"([01]\d|2[0-3])([0-5]\d(([0-5]\d|60)(\.\d{1,6})?)?)?")
 
 
@@ -191,6 +193,8 @@ class _Header:
     def items(self, keyword: str) -> list["_Header"]:
         """Items of a sequence."""
         sequence = value_of(self.ds, keyword) or []
+        if len(sequence) > _MOST_ITEMS:
+            raise InvalidReport(f"{keyword} of a source image has {len(sequence)} items; at most {_MOST_ITEMS} are expected.")
         return [_Header(item, self.encodings) for item in sequence if isinstance(item, Dataset)]
 
     def _decoded(self, raw: bytes) -> str:

@@ -10,10 +10,11 @@ from pydicom.filereader import read_dataset
 from pydicom.filewriter import write_dataset
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
 
-from dicom_io.bounded import bounded, value_of
+from dicom_io.bounded import bounded, require_few_items, value_of
 from dicom_io.errors import NotDicom
 from dicom_io.foreign import any_error_as
 
+_LONGEST_BYTES = 8 * 1024 * 1024
 _UID = re.compile(r"[0-9.]{1,64}")
 
 
@@ -23,8 +24,11 @@ def decode_payload(encoded: bytes, transfer_syntax: str) -> Dataset:
     Raises
     ------
     NotDicom
-        It cannot be parsed.
+        It cannot be parsed, or is longer than what is told of any study.
     """
+    if len(encoded) > _LONGEST_BYTES:
+        raise NotDicom("The data set of a message is too long.")
+    require_few_items(encoded)
     with any_error_as(NotDicom, "The data set of a message cannot be parsed: {}."), bounded(BytesIO(encoded)) as file:
         return read_dataset(
             file,

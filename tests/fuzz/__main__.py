@@ -16,7 +16,8 @@ from tests.fuzz.targets import TARGETS
 
 _LOOK_EVERY_SECONDS = 5.0
 _LOADING_SECONDS = 150.0
-"""A session may take this longer than it fuzzes: to load, to instrument, and for the hostile inputs."""
+"""A session may take this longer than it fuzzes, to load and to instrument."""
+_HOSTILE_SECONDS = 600.0
 _STATUS = re.compile(r"^#\d+\s.*?cov: (?P<cov>\d+) .*?corp: (?P<corpus>\d+)/", re.MULTILINE)
 
 
@@ -49,25 +50,32 @@ def _fuzz(name: str, seconds: float, folder: Path, options: Sequence[str]) -> Re
     """Fuzz one target; a session that dies is a finding, and another one goes on from there."""
     folder.mkdir(parents=True, exist_ok=True)
     result = Result(name=name, folder=folder)
+    _run(result, ["--hostile", "--seconds", "0"], limit=_HOSTILE_SECONDS)
     remaining = seconds
     while remaining > 1:
-        again = ["--again"] * bool(result.sessions)
-        command = [sys.executable, "-m", "tests.fuzz.session", name, "--folder", str(folder), "--seconds", f"{remaining:.0f}"]
-        (folder / "progress.json").unlink(missing_ok=True)
-        with (folder / "session.log").open("ab") as log:
-            process = subprocess.Popen([*command, *options, *again], stdout=log, stderr=log)
-            hung = _follow(process, result, limit=remaining + _LOADING_SECONDS)
-        progress = _progress(folder)
-        fuzzed = float(progress.get("fuzzed_seconds", 0.0))
-        result.take(progress)
-        remaining -= max(fuzzed, 1.0)
-        _take_artifacts(folder, name, died=process.returncode != 0 or hung, log=_log(folder), doing=progress.get("doing", ""))
-        if process.returncode == 0:
+        before = result.seconds
+        ended = _run(result, [*options, "--seconds", f"{remaining:.0f}"], limit=remaining + _LOADING_SECONDS)
+        if ended:
             break
-        remaining -= 2 * bool(not fuzzed)
+        remaining -= max(result.seconds - before, seconds / 20)
     result.corpus = len(list((folder / "corpus").glob("*"))) if (folder / "corpus").is_dir() else 0
     print(flush=True)
     return result
+
+
+def _run(result: Result, options: Sequence[str], *, limit: float) -> bool:
+    """Run one session; answer whether it came to its end."""
+    folder = result.folder
+    command = [sys.executable, "-m", "tests.fuzz.session", result.name, "--folder", str(folder), *options]
+    (folder / "progress.json").unlink(missing_ok=True)
+    with (folder / "session.log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+        hung = _follow(process, result, limit=limit)
+    progress = _progress(folder)
+    result.take(progress)
+    died = process.returncode != 0 or hung
+    _take_artifacts(folder, result.name, died=died, log=_log(folder), doing=progress.get("doing", ""))
+    return not died
 
 
 def _follow(process: "subprocess.Popen[bytes]", result: Result, *, limit: float) -> bool:

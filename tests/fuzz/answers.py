@@ -88,6 +88,10 @@ def _hostile_messages() -> Iterator[tuple[str, bytes]]:
     yield "a commitment of 2 million empty items", b"\x02" + transaction + _element(0x08, 0x1199, items)
     yield "a notice of 8 million studies", b"\x01" + _element(0x20, 0x0D, values)
     yield "a commitment of 8 million transactions", b"\x02" + _element(0x08, 0x1195, values)
+    empty = _item(_element(0x08, 0x1140, _item(b"") * 8000)) * 250
+    yield "a step of 250 series of 8,000 empty items", b"\x00" + _element(0x40, 0x340, empty)
+    few = _item(b"".join(_element(0x21, number, b"") for number in range(8000))) * 250
+    yield "a step of 250 series of 8,000 attributes", b"\x00" + _element(0x40, 0x340, few[: 8 * 1024 * 1024 // 64 * 64 - 64])
     reference = _item(_element(0x08, 0x1150, told.DX.encode() + b"\0") + _element(0x08, 0x1155, b"1.2.3.0\0"))
     for count in (45_000, 60_000):
         many = reference * count

@@ -85,12 +85,14 @@ class Result:
         self.sessions += 1
         self.executions += progress.get("executions", 0)
         self.seconds += progress.get("fuzzed_seconds", 0.0)
+        if not progress.get("executions"):
+            self.hostile += [(name, ended, seconds, grown) for name, ended, seconds, grown in progress.get("hostile", [])]
+            return
         self.slowest_seconds = max(self.slowest_seconds, progress.get("slowest_seconds", 0.0))
         self.most_grown_bytes = max(self.most_grown_bytes, progress.get("most_grown_bytes", 0))
         self.warm_bytes, self.resident_bytes = progress.get("warm_bytes", 0), progress.get("resident_bytes", 0)
         for ended, count in progress.get("ended", {}).items():
             self.ended[ended] = self.ended.get(ended, 0) + count
-        self.hostile += [(name, ended, seconds, grown) for name, ended, seconds, grown in progress.get("hostile", [])]
 
     @property
     def findings(self) -> list[Path]:

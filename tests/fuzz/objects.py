@@ -321,6 +321,19 @@ def _hostile_pictures() -> Iterator[tuple[str, bytes]]:
     yield "LUTData of 64 MB", with_attribute(0x28, 0x3010, struct.pack("<HHI", 0xFFFE, 0xE000, len(data)) + data)
     undefined = struct.pack("<HHI", 0x28, 0x3010, 0xFFFFFFFF) + item * 4_000_000 + struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
     yield "4 million items of undefined length", whole[:cut] + undefined + whole[cut:]
+    terms = struct.pack("<HHI", 8, 5, 1024) + b"A\\" * 512
+    told = struct.pack("<HHI", 0xFFFE, 0xE000, len(terms)) + terms
+    undefined = struct.pack("<HHI", 0x28, 0x3010, 0xFFFFFFFF) + told * 45_000 + struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
+    yield "45,000 items, each with a character set of 1 KiB", whole[:cut] + undefined + whole[cut:]
+    yield "4,000 items, each with a character set of 1 KiB", with_attribute(0x28, 0x3010, told * 4000)
+    undefined = struct.pack("<HHI", 0x28, 0x3010, 0xFFFFFFFF) + item * 45_000 + struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
+    yield "45,000 items of undefined length", whole[:cut] + undefined + whole[cut:]
+    some = b"".join(struct.pack("<HHIH", 0x21 + 2 * (at >> 15), at & 0x7FFF, 2, 0) for at in range(240_000))
+    yield "240,000 attributes", whole[:cut] + some + whole[cut:]
+    yield (
+        "200 MB of private attributes",
+        whole[:cut] + (struct.pack("<HHI", 0x21, 0x1000, 60_000) + bytes(60_000)) * 3400 + whole[cut:],
+    )
     fragments = struct.pack("<HHI", 0xFFFE, 0xE000, 0) * 4_000_001
     ds = file_of(make_dx(np.zeros((64, 64), np.uint16)))
     pixels = ds.index(b"\xe0\x7f\x10\x00")
@@ -419,6 +432,8 @@ def _hostile_headers() -> Iterator[tuple[str, bytes]]:
         for value in (b"1\\" * (1 << 23), b"\x1b$B\\=^" * (1 << 21), b"\xc3\xa9" * (1 << 23)):
             yield f"{keyword} of 16 MB: {value[:5]!r}", with_attribute(group, element, value)
     order = struct.pack("<HHI", 0xFFFE, 0xE000, 12) + struct.pack("<HHI", 0x40, 0x1001, 4) + b"R001"
+    yield "100 orders", with_attribute(0x40, 0x275, order * 100)
+    yield "45,000 orders", with_attribute(0x40, 0x275, order * 45_000)
     yield "1 million orders", with_attribute(0x40, 0x275, order * 1_000_000)
 
 

@@ -164,18 +164,18 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True, help="for the corpus, the findings and progress.json")
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--again", action="store_true", help="after a crash: the hostile inputs were handed over before")
+    parser.add_argument("--hostile", action="store_true", help="hand over the inputs of a bad will and nothing else")
     parser.add_argument("--unguided", action="store_true", help="without atheris, though it is installed")
     chosen = parser.parse_args()
     resource.setrlimit(resource.RLIMIT_AS, (_MOST_ADDRESS_BYTES, _MOST_ADDRESS_BYTES))
-    atheris = None if chosen.unguided else _atheris()
+    atheris = None if chosen.unguided or chosen.hostile else _atheris()  # instruments would count as time
     target = _load(chosen.target, atheris)
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("error")  # they quote values, and nobody has silenced them
     session = Session(target, chosen.folder)
-    if not chosen.again:
+    if chosen.hostile:
         session.hostile()
-    if atheris is None:
+    elif atheris is None:
         change_at_random(session, seconds=chosen.seconds, runs=sys.maxsize, seed=chosen.seed)
     else:
         change_with_guidance(session, atheris, folder=chosen.folder, seconds=chosen.seconds, seed=chosen.seed)

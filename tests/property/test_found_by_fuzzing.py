@@ -193,3 +193,22 @@ def test_a_service_whose_answer_has_no_end_is_not_listened_to_for_ever(tmp_path:
         talking.join()
     assert len(outcomes) == 1
     assert taken < 32
+
+
+def test_character_sets_within_a_sequence_are_bounded_together(tmp_path: Path) -> None:
+    terms = struct.pack("<HHI", 8, 5, 1024) + b"A\\" * 512
+    item = struct.pack("<HHI", 0xFFFE, 0xE000, len(terms)) + terms
+    path = tmp_path / "x.dcm"
+    path.write_bytes(with_attribute(0x28, 0x3010, item * 100))
+    with pytest.raises(UndecodablePixels, match="VOILUTSequence"):
+        read_image(path)
+
+
+def test_an_image_of_more_orders_than_anybody_makes_has_no_report(tmp_path: Path) -> None:
+    order = struct.pack("<HHI", 0xFFFE, 0xE000, 12) + struct.pack("<HHI", 0x40, 0x1001, 4) + b"R001"
+    path = tmp_path / "x.dcm"
+    path.write_bytes(with_attribute(0x40, 0x275, order * 100))
+    assert len(read_source_image(path).requests) == 100
+    path.write_bytes(with_attribute(0x40, 0x275, order * 101))
+    with pytest.raises(InvalidReport, match="101 items"):
+        read_source_image(path)
