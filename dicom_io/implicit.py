@@ -51,14 +51,14 @@ class _Reader:
                 length >>= 16
             else:
                 raise NotDicom("A value representation is not known.")
-            value = b"".join(self._items(end, length)) if vr == b"SQ" else self._value(end, length)
+            value = b"".join(self._items(end, length)) if vr == b"SQ" else self._value(length)
             if number:
                 yield _HEADER.pack(group, number, len(value)) + value
         self._require_end(end)
 
     def _items(self, end: int, length: int) -> Iterator[bytes]:
         delimited = length == _UNDEFINED
-        end = end if delimited else self._end_of(length, end)
+        end = end if delimited else self._at + length
         while self._at < end or delimited:
             group, number, length = self._header()
             if delimited and (group, number) == _SEQUENCE_ENDS:
@@ -66,19 +66,13 @@ class _Reader:
             if (group, number) != _ITEM:
                 raise NotDicom("A sequence holds what is no item.")
             is_open = length == _UNDEFINED
-            content = b"".join(self.elements(end if is_open else self._end_of(length, end), delimited=is_open))
+            content = b"".join(self.elements(end if is_open else self._at + length, delimited=is_open))
             yield _HEADER.pack(*_ITEM, len(content)) + content
         self._require_end(end)
 
-    def _value(self, end: int, length: int) -> bytes:
-        start, self._at = self._at, self._end_of(length, end)
+    def _value(self, length: int) -> bytes:
+        start, self._at = self._at, self._at + length
         return self._encoded[start : self._at]
-
-    def _end_of(self, length: int, end: int) -> int:
-        """Where something of a length ends that begins here, within what ends at `end`."""
-        if self._at + length > end:
-            raise NotDicom("A length reaches over the end.")
-        return self._at + length
 
     def _require_end(self, end: int) -> None:
         if self._at != end:

@@ -7,6 +7,7 @@ from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RJ, A_ASSOCIATE_RQ
 from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.presentation import PresentationContext
 
+from dicom_io.errors import NotDicom
 from dicom_io.negotiation import ourselves
 from dicom_io.values import SOPClassUID, TransferSyntaxUID
 
@@ -52,11 +53,19 @@ def decode_acceptance(encoded: bytes, contexts: Sequence[Context]) -> Acceptance
     ----------
     contexts
         What was proposed.
+
+    Raises
+    ------
+    NotDicom
+        It says nothing of them.
     """
     pdu = A_ASSOCIATE_AC()
     pdu.decode(encoded)
     answer = pdu.to_primitive()
-    accepted = {int(each.context_id or 0) for each in answer.presentation_context_definition_results_list if each.result == 0}
+    results = answer.presentation_context_definition_results_list
+    if not results:
+        raise NotDicom("An A-ASSOCIATE-AC answers nothing that was proposed.")
+    accepted = {int(each.context_id or 0) for each in results if each.result == 0}
     return Acceptance(
         contexts={context: 2 * place + 1 for place, context in enumerate(contexts) if 2 * place + 1 in accepted},
         maximum_pdu_bytes=int(answer.maximum_length_received or 0),
