@@ -46,7 +46,7 @@ class Kills:
             course.go_on(random.uniform(0, 2))
         elif victim is system.runner:
             victim.await_ready()
-            course.go_on(random.uniform(0, 1.5))
+            course.go_on(random.uniform(0, 6))
         else:
             victim.await_ready()
             course.wait_for_successes(rounds=2, seconds=2)
