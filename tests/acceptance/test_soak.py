@@ -26,7 +26,7 @@ from tests.soak.system import Deployment, running
 from tests.soak.verdict import Place, judge
 from tests.studies import encoded
 
-DISTURBANCES = {"kills": 4, "pacs": 1}
+DISTURBANCES = {"kills": 3, "pacs": 1}
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
@@ -138,7 +138,12 @@ def _change(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "fault"), [(Path.unlink, "no file"), (_cut, "its file has other bytes"), (_change, "its file has other bytes")]
+    ("spoil", "fault"),
+    [
+        (Path.unlink, "no file (No such file or directory)"),
+        (_cut, "its file has other bytes"),
+        (_change, "its file has other bytes"),
+    ],
 )
 def test_the_verdict_sees_a_file_that_is_lost_or_changed(
     spoil: Callable[[Path], None], fault: str, finished: Finished, copied: Place
@@ -146,11 +151,7 @@ def test_the_verdict_sees_a_file_that_is_lost_or_changed(
     film = finished.studies[1][0]
     spoil(copied.data_dir / "received" / film.sha256[:2] / f"{film.sha256}.dcm")
 
-    assert finished.complaints(copied) == [
-        f"no file (No such file or directory): object {film.sop_instance_uid}"
-        if fault == "no file"
-        else f"{fault}: object {film.sop_instance_uid}"
-    ]
+    assert finished.complaints(copied) == [f"{fault}: object {film.sop_instance_uid}"]
 
 
 def test_the_verdict_sees_what_was_left_behind_and_what_was_never_acknowledged(finished: Finished, copied: Place) -> None:

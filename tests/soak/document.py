@@ -19,8 +19,15 @@ def written(results: Sequence[Result], scenarios: Mapping[str, Scenario]) -> str
         outputs=" and ".join(f"`{output}`" for output in OUTPUTS),
         rows="\n".join(map(_row, results)),
         scenarios="\n\n".join(_section(result, scenarios[result.scenario]) for result in results),
+        commands="\n".join(f"    {_command(result, scenarios[result.scenario])}" for result in results),
         machines="\n".join(sorted({f"Run on {result.machine}." for result in results})),
     )
+
+
+def _command(result: Result, scenario: Scenario) -> str:
+    of_studies, of_disturbances = scenario.share
+    studies, kills = round(result.studies / of_studies), round(sum(result.disturbances.values()) / of_disturbances)
+    return f".venv/bin/python -m tests.soak {result.scenario} --studies {studies} --kills {kills} --seed {result.seed}"
 
 
 def _row(result: Result) -> str:

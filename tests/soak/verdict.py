@@ -55,7 +55,6 @@ class Verdict:
     """What is wrong, one line each, by UID; and what was counted on the way."""
 
     complaints: tuple[str, ...]
-    films: int
     reports: int
     told_again: int
     """Studies of which an image came after the others were reported: a newer report names the older one."""
@@ -80,7 +79,6 @@ def judge(place: Place, studies: Sequence[Study]) -> Verdict:
     by_study = Counter((report.study_uid, report.series_number) for report in told)
     return Verdict(
         complaints=tuple(complaints),
-        films=len(acknowledged),
         reports=len(told),
         told_again=len({study for (study, _), count in by_study.items() if count > 1}),
         parts=len(parts),
