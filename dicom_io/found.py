@@ -14,7 +14,7 @@ from dicom_io.foreign import any_error_as
 from dicom_io.part10 import PREAMBLE, Identity, StoreRequest, identify
 from dicom_io.values import SOPClassUID, SOPInstanceUID, TransferSyntaxUID
 
-_UID: Final = re.compile(r"[0-9.]{1,64}")
+_UID: Final = re.compile(r"(?=.{1,64}$)(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))*")
 _TITLE_CHARACTERS: Final = 16
 _GROUP_LENGTH: Final = struct.Struct("<HH2sHI")
 
@@ -44,8 +44,8 @@ def read_found(path: Path) -> FoundFile:
         source = str(meta.get("SourceApplicationEntityTitle", "")).strip()
         sop_class, sop_instance = str(meta.MediaStorageSOPClassUID), str(meta.MediaStorageSOPInstanceUID)
         transfer_syntax = TransferSyntaxUID(str(meta.TransferSyntaxUID))
-        if not _UID.fullmatch(transfer_syntax) or len(source) > _TITLE_CHARACTERS:
-            raise NotDicom("The file meta names no transfer syntax, or a sender too long.")
+        if not _UID.fullmatch(transfer_syntax) or len(source) > _TITLE_CHARACTERS or not source.isprintable():
+            raise NotDicom("The file meta names no transfer syntax, or a sender that is none.")
     request = StoreRequest(
         sop_class_uid=SOPClassUID(sop_class),
         sop_instance_uid=SOPInstanceUID(sop_instance),

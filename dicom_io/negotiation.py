@@ -60,8 +60,8 @@ PREFERRED_SYNTAXES: tuple[str, ...] = (
     JPEGExtended12Bit,
     JPEG2000,
 )
-_UID = re.compile(r"[0-9.]{1,64}")
-"""A name of anything else fits into no file and no database."""
+_UID = re.compile(r"(?=.{1,64}$)(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))*")
+"""PS3.5 section 9.1: what is none fits into no file and no database."""
 _ACCEPTED, _ABSTRACT_SYNTAX_NOT_SUPPORTED, _TRANSFER_SYNTAXES_NOT_SUPPORTED = 0, 3, 4
 
 

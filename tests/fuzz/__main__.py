@@ -15,8 +15,7 @@ from tests.fuzz.document import Result, write_document
 from tests.fuzz.targets import TARGETS
 
 _LOOK_EVERY_SECONDS = 5.0
-_LOADING_SECONDS = 150.0
-"""A session may take this longer than it fuzzes, to load and to instrument."""
+_LATE_SECONDS = 60.0
 _HOSTILE_SECONDS = 600.0
 _STATUS = re.compile(r"^#\d+\s.*?cov: (?P<cov>\d+) .*?corp: (?P<corpus>\d+)/", re.MULTILINE)
 
@@ -25,7 +24,7 @@ def main() -> int:
     """Fuzz, print how it goes, and answer 1 where something was found."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"one of {', '.join(TARGETS)}; all where none is given")
-    parser.add_argument("--minutes", type=float, default=10.0, help="shared out over the targets (10)")
+    parser.add_argument("--minutes", type=float, default=10.0, help="in all, shared out over the targets (10)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--folder", type=Path, help="for corpora and findings: a new one of the system where none is given")
     parser.add_argument("--write", type=Path, metavar="FILE", help="write docs/fuzzing.md there")
@@ -50,14 +49,11 @@ def _fuzz(name: str, seconds: float, folder: Path, options: Sequence[str]) -> Re
     """Fuzz one target; a session that dies is a finding, and another one goes on from there."""
     folder.mkdir(parents=True, exist_ok=True)
     result = Result(name=name, folder=folder)
-    _run(result, ["--hostile", "--seconds", "0"], limit=_HOSTILE_SECONDS)
-    remaining = seconds
-    while remaining > 1:
-        before = result.seconds
-        ended = _run(result, [*options, "--seconds", f"{remaining:.0f}"], limit=remaining + _LOADING_SECONDS)
-        if ended:
+    until = time.monotonic() + seconds
+    _run(result, ["--hostile"], limit=_HOSTILE_SECONDS)
+    while (remaining := until - time.monotonic()) > 1:
+        if _run(result, [*options, "--seconds", f"{remaining:.0f}"], limit=remaining + _LATE_SECONDS):
             break
-        remaining -= max(result.seconds - before, seconds / 20)
     result.corpus = len(list((folder / "corpus").glob("*"))) if (folder / "corpus").is_dir() else 0
     print(flush=True)
     return result

@@ -162,11 +162,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz.session", description=__doc__)
     parser.add_argument("target")
     parser.add_argument("--folder", type=Path, required=True, help="for the corpus, the findings and progress.json")
-    parser.add_argument("--seconds", type=float, required=True)
+    parser.add_argument("--seconds", type=float, default=0.0, help="in all, loading included")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--hostile", action="store_true", help="hand over the inputs of a bad will and nothing else")
     parser.add_argument("--unguided", action="store_true", help="without atheris, though it is installed")
     chosen = parser.parse_args()
+    until = time.monotonic() + chosen.seconds
     resource.setrlimit(resource.RLIMIT_AS, (_MOST_ADDRESS_BYTES, _MOST_ADDRESS_BYTES))
     atheris = None if chosen.unguided or chosen.hostile else _atheris()  # instruments would count as time
     target = _load(chosen.target, atheris)
@@ -176,9 +177,9 @@ def main() -> None:
     if chosen.hostile:
         session.hostile()
     elif atheris is None:
-        change_at_random(session, seconds=chosen.seconds, runs=sys.maxsize, seed=chosen.seed)
+        change_at_random(session, seconds=until - time.monotonic(), runs=sys.maxsize, seed=chosen.seed)
     else:
-        change_with_guidance(session, atheris, folder=chosen.folder, seconds=chosen.seconds, seed=chosen.seed)
+        change_with_guidance(session, atheris, folder=chosen.folder, seconds=until - time.monotonic(), seed=chosen.seed)
 
 
 def _atheris() -> object | None:

@@ -145,7 +145,9 @@ def test_a_message_about_what_is_no_uid_names_nothing(uid: str) -> None:
             read(tag + struct.pack("<I", len(uid)) + uid.encode(), ImplicitVRLittleEndian)
 
 
-@pytest.mark.parametrize("syntax", ["1.2.840.\x0110008.1.2.1", "1.2\x00.3", "1.2.840.10008.1.2V"])
+@pytest.mark.parametrize(
+    "syntax", ["1.2.840.\x0110008.1.2.1", "1.2\x00.3", "1.2.840.10008.1.2V", "1.2.840.10008.1.2.", "1.02.3"]
+)
 def test_a_transfer_syntax_that_is_no_uid_is_not_accepted(syntax: str) -> None:
     good = agree(decode_request(pdu.associate_rq([(1, DX, [syntax, ExplicitVRLittleEndian])])), ())
     assert [context.transfer_syntax for context in good.contexts.values()] == [ExplicitVRLittleEndian]
@@ -158,10 +160,22 @@ def test_a_request_that_names_no_class_gets_no_file(sop_class: str) -> None:
         file_header(request_for(make_dx(), sop_class_uid=SOPClassUID(sop_class), dataset=b""), receiver="CXRWORKER")
 
 
-def test_a_file_whose_meta_names_no_transfer_syntax_is_none_of_ours(tmp_path: Path) -> None:
-    path = write(make_dx(), tmp_path / "x.dcm")
+@pytest.mark.parametrize(
+    ("sound", "broken"),
+    [
+        (b"UI\x14\x001.2.840.10008.1.2.1\0", b"UI\x14\x001.2.840.10008.1.2V1\0"),
+        (b"UI\x14\x001.2.840.10008.1.2.1\0", b"UI\x14\x001.2.840.10008.1.2..\0"),
+        (b"FUZZ", b"FU\x01Z"),
+    ],
+)
+def test_a_file_whose_meta_names_what_is_none_is_none_of_ours(tmp_path: Path, sound: bytes, broken: bytes) -> None:
+    ds = make_dx()
+    ds.file_meta.SourceApplicationEntityTitle = "FUZZ"
+    path = write(ds, tmp_path / "x.dcm")
+    assert read_found(path).source_ae_title == "FUZZ"
     content = path.read_bytes()
-    path.write_bytes(content.replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2V1\0", 1))
+    assert sound in content
+    path.write_bytes(content.replace(sound, broken, 1))
     with pytest.raises(NotDicom):
         read_found(path)
 
