@@ -43,6 +43,9 @@ _PLAIN = {
     0x0020000D: b"UI",
     0x0020000E: b"UI",
 }
+_PLAIN_UIDS = tuple(tag for tag, vr in _PLAIN.items() if vr == b"UI")
+_IMPLICIT = str(ImplicitVRLittleEndian)
+_OUT_OF_THE_ORDINARY = frozenset({str(DeflatedExplicitVRLittleEndian), str(ExplicitVRBigEndian)})
 _TEXT_CHARACTERS = 64
 # Leading zeros break PS3.5 section 9.1, yet real devices send them: such an image is kept, not lost.
 _UID = re.compile(r"[0-9][0-9.]{0,63}")
@@ -122,11 +125,10 @@ def identify_plain(request: StoreRequest, head: bytes) -> Identity | None:
     InvalidObject
         A UID contradicts the request.
     """
-    syntax = UID(request.transfer_syntax)
-    if syntax in {DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian}:
+    if request.transfer_syntax in _OUT_OF_THE_ORDINARY:
         return None
-    values = read_plain(head, _PLAIN, implicit=syntax == ImplicitVRLittleEndian)
-    if values is None or not all(_UID.fullmatch(values.get(tag, "")) for tag, vr in _PLAIN.items() if vr == b"UI"):
+    values = read_plain(head, _PLAIN, implicit=request.transfer_syntax == _IMPLICIT)
+    if values is None or not all(_UID.fullmatch(values.get(tag, "")) for tag in _PLAIN_UIDS):
         return None
     identity = Identity(
         sop_class_uid=SOPClassUID(values[0x00080016]),

@@ -81,11 +81,12 @@ def receive(incoming: IncomingObject, parts: Parts) -> None:
         It was not kept; `dicom_io.status.status_of` knows what the sender is told.
     """
     request, file, identity = incoming.request, incoming.describe(), incoming.identify()
-    if (parts.data_dir / file.path).exists():
+    whole = parts.data_dir / file.path
+    if whole.exists():
         with parts.database.read() as connection:
             if arrivals.is_newest(connection, sop_instance_uid=identity.sop_instance_uid, sha256=file.sha256):
                 return
-    store(incoming, file, data_dir=parts.data_dir)
+    store(incoming, whole)
     arrival = Arrival(
         identity=identity,
         file=file,

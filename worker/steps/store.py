@@ -53,7 +53,7 @@ class IncomingObject:
     def describe(self) -> StoredFile:
         """Where it belongs on disk. The same data set has the same place, whoever sends it and however often."""
         sha256 = self._checksum.hexdigest()
-        return StoredFile(path=FOLDER / sha256[:2] / f"{sha256}.dcm", sha256=sha256, size=self._size)
+        return StoredFile(path=Path(f"{FOLDER}/{sha256[:2]}/{sha256}.dcm"), sha256=sha256, size=self._size)
 
     def keep_as(self, path: Path) -> None:
         """Make it durable under its name."""
@@ -75,12 +75,12 @@ def make_folders(data_dir: Path) -> None:
         sync_folder(received)
 
 
-def store(incoming: IncomingObject, file: StoredFile, *, data_dir: Path) -> None:
-    """Make an object that has arrived whole durable.
+def store(incoming: IncomingObject, path: Path) -> None:
+    """Make an object that has arrived whole durable, under the name that tells its content.
 
     Raises
     ------
     OSError
         It could not be made durable; the sender must be told 0xA700.
     """
-    incoming.keep_as(data_dir / file.path)
+    incoming.keep_as(path)
