@@ -215,6 +215,7 @@ class SteppingClock:
     def system(self, folder: Path, size: Size) -> Iterator[System]:  # noqa: ARG002  part of the contract
         self._offset = folder / "offset"
         self._step(0)
+        (folder / "sitecustomize.py").write_text(_SLEEP)
         environment = {
             "LD_PRELOAD": _faketime(),
             "FAKETIME_TIMESTAMP_FILE": str(self._offset),
@@ -222,6 +223,7 @@ class SteppingClock:
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
             "FAKETIME_FORCE_MONOTONIC_FIX": "0",  # else threads that wait for each other spin
             "NO_FAKE_STAT": "1",
+            "PYTHONPATH": str(folder),
         }
         with running(folder, Deployment(environment=environment)) as system:
             yield system
@@ -243,6 +245,12 @@ class SteppingClock:
         new = self._offset.with_suffix(".new")
         new.write_text(f"{seconds:+d}")
         new.replace(self._offset)
+
+
+_SLEEP = """import select, time
+time.sleep = lambda seconds: select.select([], [], [], seconds) and None
+"""
+"""Python sleeps until a moment of the clock that only counts, which libfaketime 0.9.10 takes for one of the other clock."""
 
 
 def _faketime() -> str:
