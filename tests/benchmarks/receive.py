@@ -23,6 +23,8 @@ from tests.servers import free_port, orthanc, wait_for, worker
 
 ROUNDS = 3
 SENDERS = 8
+_MANY, _MANY_AT_ONCE = 10_000, 1_000
+_MOST_GROWTH_MIB = 10
 MOST_MEMORY_MIB = 300
 _ENVIRONMENT = os.environ | {"TCP_NODELAY": "1"}
 
@@ -69,11 +71,9 @@ def run(folder: Path) -> None:
                 seconds["cxr-worker"].append(_send(port, paths, senders=load.senders))
                 memory = max(memory, _peak_mib(process))
         _print(load, seconds, memory)
-        for path in (
-            files,
-            *folder.glob("round-*"),
-        ):  # not before: the next one's writes would wait for the disk to forget these
+        for path in (files, *folder.glob("round-*")):  # not before: the disk forgets while the next one writes
             rmtree(path)
+    _flat(folder)
 
 
 def _print(load: Load, seconds: dict[str, list[float]], memory: float) -> None:
@@ -85,6 +85,38 @@ def _print(load: Load, seconds: dict[str, list[float]], memory: float) -> None:
         ratio = ours / medians[name]
         print(f"    {ratio:.2f} of {name}'s time, must be at most {most}: {'yes' if ratio <= most else 'NO'}")
     print(f"    memory must be under {MOST_MEMORY_MIB} MiB: {'yes' if memory < MOST_MEMORY_MIB else 'NO'}")
+
+
+def _flat(folder: Path) -> None:
+    """Send many small objects; print the memory at the beginning and at the end."""
+    template = write(_small(_MANY), folder / "template.dcm").read_bytes()
+    with _receiver(folder / "many") as (port, process):
+        resident = []
+        for begin in range(0, _MANY, _MANY_AT_ONCE):
+            paths = []
+            for number in range(begin, begin + _MANY_AT_ONCE):
+                paths.append(folder / f"{number}.dcm")
+                paths[-1].write_bytes(template.replace(_many_uid(_MANY).encode(), _many_uid(number).encode()))
+            _send(port, paths, senders=SENDERS)
+            resident.append(process.memory_info().rss / 1024**2)
+            for path in paths:
+                path.unlink()
+    first, last = resident[0], resident[-1]
+    verdict = "yes" if last - first < _MOST_GROWTH_MIB else "NO"
+    print(f"  {_MANY} small objects by {SENDERS} senders: {first:.0f} MiB after {_MANY_AT_ONCE}, {last:.0f} MiB in the end")
+    print(f"    memory must grow by less than {_MOST_GROWTH_MIB} MiB: {verdict}")
+
+
+def _small(number: int) -> Dataset:
+    exposure = Exposure(study_uid=StudyUID(derived_uid("bench", "many")), taken_at=TAKEN_AT)
+    ds = make_dx(radiograph(64, 64, seed=0), exposure=exposure)
+    ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = _many_uid(number)
+    return ds
+
+
+def _many_uid(number: int) -> str:
+    """Of equal length for every number."""
+    return f"2.25.{10**30 + number}"
 
 
 def _image(number: int, load: Load, folder: Path) -> Path:
