@@ -228,6 +228,8 @@ class Destination(Section):
         if values.get("storage_commitment"):
             raise ValueError("STOW-RS has no storage commitment")
         parts = urlsplit(values["url"])
+        if parts.username is not None:  # a url is shown where something goes wrong
+            raise ValueError("url names a user: set username and password")
         port = parts.port or (80 if parts.scheme == "http" else 443)
         return {**values, "ae_title": _WEB, "host": parts.hostname or "", "port": port}
 

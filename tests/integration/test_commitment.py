@@ -207,6 +207,29 @@ def test_what_is_committed_and_what_is_not_are_told_apart_in_one_answer(
     assert states == {study_uid("good"): "delivered", study_uid("bad"): "pending"}
 
 
+def test_an_object_that_is_named_as_kept_and_as_lost_is_sent_again(
+    asking: Site, committing: CommittingPacs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    committing.at_once = False
+    monkeypatch.setattr(commitment, "WAIT_SECONDS", 0.01)
+    assert _ask(asking) == 1
+    uid, transaction = SOPInstanceUID(committing.received[0]), str(committing.requests[0].TransactionUID)
+    both = Commitment(transaction_uid=transaction, committed=frozenset({uid}), failed={uid: "no such object instance"})
+    settle_commitment(both, parts=asking.parts)
+    assert _delivery(asking)[::2] == ("pending", False)
+
+
+def test_one_destination_does_not_vouch_for_another(database: Database, tmp_path: Path, committing: CommittingPacs) -> None:
+    away = committing.destination(name="away")
+    site = make_site(database, tmp_path / "var", destinations=(committing.destination(), away))
+    site.receive(make_dx())
+    site.settle()
+    assert site.deliver() == 2
+    assert _ask(site) == 1
+    states = {shown["destination"]: shown["state"] for shown in site.study(study_uid())["deliveries"]}
+    assert states == {"pacs": "delivered", "away": "stored"}
+
+
 def test_nobody_answers_a_request_that_was_not_made(asking: Site, committing: CommittingPacs) -> None:
     uid = SOPInstanceUID(committing.received[0])
     with pytest.raises(InvalidObject, match="Nobody was asked"):

@@ -3,21 +3,24 @@
 import socket
 import struct
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from threading import Event, Thread
 
 import pytest
+from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from dicom_io import requestor
 from dicom_io.command import NO_DATA_SET, CommandValue, Element, Request, decode_command, encode_command
-from dicom_io.errors import ObjectRefused, PeerUnavailable, PeerUnreachable
+from dicom_io.commitment import STORAGE_COMMITMENT, Commitment, CommitmentRequest, ask_to_commit
+from dicom_io.errors import InvalidObject, ObjectRefused, PeerUnavailable, PeerUnreachable
 from dicom_io.negotiation import MAX_PDU_BYTES, agree, decode_request
+from dicom_io.payload import encode_payload
 from dicom_io.proposal import Context
 from dicom_io.requestor import Association, associate
 from dicom_io.sender import send
-from dicom_io.values import Peer, SOPClassUID, TransferSyntaxUID
+from dicom_io.values import Peer, SOPClassUID, SOPInstanceUID, TransferSyntaxUID
 from dicom_io.wire import Pdu
 from tests.factories import make_dx, write
 
@@ -45,7 +48,7 @@ class Node:
         self.pdu()
         kind, body = self.heard.pop()
         encoded = struct.pack(">BxI", kind, len(body)) + body
-        self.connection.sendall(changed(agree(decode_request(encoded), ()).answer))
+        self.connection.sendall(changed(agree(decode_request(encoded), {STORAGE_COMMITMENT}).answer))
 
     def message(self) -> bytes:
         """Read a request with its data set; answer the data set."""
@@ -65,11 +68,17 @@ class Node:
             yield control, body[at + 6 : at + 4 + length]
             at += 4 + length
 
-    def say(self, values: Mapping[Element, CommandValue], *, control: int = 3) -> None:
-        """Send a command set."""
-        encoded = encode_command({Element.DATA_SET_TYPE: NO_DATA_SET, **values})
-        pdv = struct.pack(">IBB", len(encoded) + 2, 1, control) + encoded
-        self.connection.sendall(struct.pack(">BxI", Pdu.DATA, len(pdv)) + pdv)
+    def say(self, values: Mapping[Element, CommandValue], dataset: bytes = b"") -> None:
+        """Send a command set, and a data set where there is one."""
+        encoded = encode_command({**values, Element.DATA_SET_TYPE: 0 if dataset else NO_DATA_SET})
+        for control, part in ((3, encoded), (2, dataset)):
+            if part:
+                pdv = struct.pack(">IBB", len(part) + 2, 1, control) + part
+                self.connection.sendall(struct.pack(">BxI", Pdu.DATA, len(pdv)) + pdv)
+
+    def command(self, place: int) -> dict[Element, CommandValue]:
+        """The command set that a P-DATA begins with."""
+        return decode_command(next(self.fragments(place))[1])
 
     def answer(self, status: int = 0, *, to: int = 1) -> None:
         """Send a C-STORE response."""
@@ -165,12 +174,57 @@ def test_a_request_that_comes_before_the_answer_is_kept_for_its_turn() -> None:
         assert event is not None
         assert event.command[Element.MESSAGE_ID] == 9
         association.answer(event, {Element.STATUS: 0})
-    ((_, told),) = nodes[0].fragments(-2)
-    assert decode_command(told) == {
+    assert nodes[0].command(-2) == {
         Element.COMMAND_FIELD: Request.N_EVENT_REPORT | 0x8000,
         Element.MESSAGE_ID_BEING_RESPONDED_TO: 9,
         Element.DATA_SET_TYPE: NO_DATA_SET,
         Element.STATUS: 0,
+    }
+
+
+@pytest.mark.parametrize(("settles", "status"), [(True, 0x0000), (False, 0x0110)])
+def test_a_commitment_is_asked_for_as_the_standard_says_and_its_answer_answered(*, settles: bool, status: int) -> None:
+    answer = Dataset()
+    answer.TransactionUID = "1.2.3.4"
+    answer.ReferencedSOPSequence = [Dataset()]
+    answer.ReferencedSOPSequence[0].ReferencedSOPClassUID = CONTEXT[0]
+    answer.ReferencedSOPSequence[0].ReferencedSOPInstanceUID = "1.2.3"
+
+    def script(node: Node) -> None:
+        node.accept()
+        node.message()
+        node.say({Element.COMMAND_FIELD: 0x8130, Element.MESSAGE_ID_BEING_RESPONDED_TO: 1, Element.STATUS: 0})
+        event = {Element.COMMAND_FIELD: Request.N_EVENT_REPORT, Element.MESSAGE_ID: 5, Element.EVENT_TYPE_ID: 2}
+        node.say(event, encode_payload(answer))
+        assert node.pdu() == Pdu.DATA
+        if node.pdu() == Pdu.RELEASE_RQ:
+            node.connection.sendall(struct.pack(">BxI4x", Pdu.RELEASE_RP, 4))
+
+    def settle(told: Commitment) -> None:
+        assert told == Commitment(transaction_uid="1.2.3.4", committed=frozenset({SOPInstanceUID("1.2.3")}), failed={})
+        if not settles:
+            raise InvalidObject
+
+    request = CommitmentRequest(transaction_uid="1.2.3.4", objects=[(CONTEXT[0], SOPInstanceUID("1.2.3"))])
+    with scripted(script) as (peer, nodes), nullcontext() if settles else pytest.raises(InvalidObject):
+        assert ask_to_commit(peer, request, calling_ae_title="CXRWORKER", settle=settle)
+    (node,) = nodes
+    assert node.command(0) == {
+        Element.REQUESTED_SOP_CLASS_UID: STORAGE_COMMITMENT,
+        Element.COMMAND_FIELD: Request.N_ACTION,
+        Element.MESSAGE_ID: 1,
+        Element.DATA_SET_TYPE: 0,
+        Element.REQUESTED_SOP_INSTANCE_UID: "1.2.840.10008.1.20.1.1",
+        Element.ACTION_TYPE_ID: 1,
+    }
+    assert node.command(-2) == {
+        Element.AFFECTED_SOP_CLASS_UID: STORAGE_COMMITMENT,
+        Element.COMMAND_FIELD: Request.N_EVENT_REPORT | 0x8000,
+        Element.MESSAGE_ID_BEING_RESPONDED_TO: 5,
+        Element.DATA_SET_TYPE: NO_DATA_SET,
+        Element.STATUS: status,
+        Element.AFFECTED_SOP_INSTANCE_UID: "1.2.840.10008.1.20.1.1",
+        Element.EVENT_TYPE_ID: 2,
     }
 
 

@@ -394,6 +394,7 @@ def test_orthanc_takes_our_reports(database: Database, tmp_path: Path) -> None:
         ('url = "https://pacs.example/dicom-web"\nport = 104', "url stands in place of"),
         ('url = "https://pacs.example/dicom-web"\nstorage_commitment = true', "no storage commitment"),
         ('url = "ftp://pacs.example"', "url"),
+        ('url = "https://cxr:secret@pacs.example/dicom-web"', "set username and password"),
         ('url = "https://pacs.example:99999999"', "destinations.0"),
     ],
 )
