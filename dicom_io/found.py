@@ -1,7 +1,6 @@
 """Files as they lie on disk, read back: whose they are, and whether their bytes are those that came (PS3.10 section 7)."""
 
 import hashlib
-import re
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +11,8 @@ from pydicom.filereader import read_file_meta_info
 from dicom_io.errors import NotDicom
 from dicom_io.foreign import any_error_as
 from dicom_io.part10 import PREAMBLE, Identity, StoreRequest, identify
-from dicom_io.values import SOPClassUID, SOPInstanceUID, TransferSyntaxUID
+from dicom_io.values import EXACT_UID, SOPClassUID, SOPInstanceUID, TransferSyntaxUID
 
-_UID: Final = re.compile(r"(?=.{1,64}$)(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))*")
 _TITLE_CHARACTERS: Final = 16
 _GROUP_LENGTH: Final = struct.Struct("<HH2sHI")
 
@@ -44,7 +42,7 @@ def read_found(path: Path) -> FoundFile:
         source = str(meta.get("SourceApplicationEntityTitle", "")).strip()
         sop_class, sop_instance = str(meta.MediaStorageSOPClassUID), str(meta.MediaStorageSOPInstanceUID)
         transfer_syntax = TransferSyntaxUID(str(meta.TransferSyntaxUID))
-        if not _UID.fullmatch(transfer_syntax) or len(source) > _TITLE_CHARACTERS or not source.isprintable():
+        if not EXACT_UID.fullmatch(transfer_syntax) or len(source) > _TITLE_CHARACTERS or not source.isprintable():
             raise NotDicom("The file meta names no transfer syntax, or a sender that is none.")
     request = StoreRequest(
         sop_class_uid=SOPClassUID(sop_class),

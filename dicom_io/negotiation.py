@@ -1,6 +1,5 @@
 """Which associations and presentation contexts are accepted (PS3.7 annex D, PS3.8 sections 9.3.2 to 9.3.4)."""
 
-import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -36,7 +35,7 @@ from pynetdicom.sop_class import uid_to_service_class
 from dicom_io.errors import NotDicom
 from dicom_io.foreign import any_error_as
 from dicom_io.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from dicom_io.values import SOPClassUID, TransferSyntaxUID
+from dicom_io.values import EXACT_UID, SOPClassUID, TransferSyntaxUID
 
 VERIFICATION = "1.2.840.10008.1.1"
 APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
@@ -60,8 +59,6 @@ PREFERRED_SYNTAXES: tuple[str, ...] = (
     JPEGExtended12Bit,
     JPEG2000,
 )
-_UID = re.compile(r"(?=.{1,64}$)(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))*")
-"""PS3.5 section 9.1: what is none fits into no file and no database."""
 _ACCEPTED, _ABSTRACT_SYNTAX_NOT_SUPPORTED, _TRANSFER_SYNTAXES_NOT_SUPPORTED = 0, 3, 4
 
 
@@ -187,13 +184,13 @@ def preferred_order(syntaxes: Sequence[UID]) -> list[UID]:
 
 def _judge(context: PresentationContext, services: Collection[str]) -> PresentationContext:
     sop_class = str(context.abstract_syntax)
-    syntaxes = [syntax for syntax in preferred_order(context.transfer_syntax) if _UID.fullmatch(syntax)]
+    syntaxes = [syntax for syntax in preferred_order(context.transfer_syntax) if EXACT_UID.fullmatch(syntax)]
     answer = PresentationContext()
     answer.context_id = context.context_id
     answer.result = _ACCEPTED
     if sop_class == VERIFICATION or sop_class in services:
         syntaxes = [syntax for syntax in syntaxes if syntax in UNCOMPRESSED]
-    elif not _UID.fullmatch(sop_class) or not _is_storage(sop_class):
+    elif not EXACT_UID.fullmatch(sop_class) or not _is_storage(sop_class):
         answer.result = _ABSTRACT_SYNTAX_NOT_SUPPORTED
     if answer.result == _ACCEPTED and not syntaxes:
         answer.result = _TRANSFER_SYNTAXES_NOT_SUPPORTED

@@ -1,6 +1,5 @@
 """Objects as bytes: who they are, read from the first few tags, and the file they become (PS3.10 section 7)."""
 
-import re
 import struct
 import zlib
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from dicom_io.errors import InvalidObject, NotDicom
 from dicom_io.foreign import any_error_as
 from dicom_io.prefix import PREFIX_BYTES, read_plain
 from dicom_io.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from dicom_io.values import SeriesUID, SOPClassUID, SOPInstanceUID, StudyUID, TransferSyntaxUID
+from dicom_io.values import ANY_UID, SeriesUID, SOPClassUID, SOPInstanceUID, StudyUID, TransferSyntaxUID
 
 PREAMBLE = bytes(128) + b"DICM"
 _INFLATE_AT_MOST = 4 * 1024 * 1024
@@ -47,8 +46,6 @@ _PLAIN_UIDS = tuple(tag for tag, vr in _PLAIN.items() if vr == b"UI")
 _IMPLICIT = str(ImplicitVRLittleEndian)
 _OUT_OF_THE_ORDINARY = frozenset({str(DeflatedExplicitVRLittleEndian), str(ExplicitVRBigEndian)})
 _TEXT_CHARACTERS = 64
-# Leading zeros break PS3.5 section 9.1, yet real devices send them: such an image is kept, not lost.
-_UID = re.compile(r"[0-9][0-9.]{0,63}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +125,7 @@ def identify_plain(request: StoreRequest, head: bytes) -> Identity | None:
     if request.transfer_syntax in _OUT_OF_THE_ORDINARY:
         return None
     values = read_plain(head, _PLAIN, implicit=request.transfer_syntax == _IMPLICIT)
-    if values is None or not all(_UID.fullmatch(values.get(tag, "")) for tag in _PLAIN_UIDS):
+    if values is None or not all(ANY_UID.fullmatch(values.get(tag, "")) for tag in _PLAIN_UIDS):
         return None
     identity = Identity(
         sop_class_uid=SOPClassUID(values[0x00080016]),
@@ -172,7 +169,7 @@ def file_header(request: StoreRequest, *, receiver: str) -> bytes:
     InvalidObject
         The request names no SOP class or no instance.
     """
-    if not (_UID.fullmatch(request.sop_class_uid) and _UID.fullmatch(request.sop_instance_uid)):
+    if not (ANY_UID.fullmatch(request.sop_class_uid) and ANY_UID.fullmatch(request.sop_instance_uid)):
         raise InvalidObject("The request names no SOP class or instance: digits and dots, at most 64.")
     # By hand, because every object waits for it: pydicom takes ten times as long.
     elements = b"".join(
@@ -226,7 +223,7 @@ def _uid(ds: Dataset, keyword: str) -> str:
     value = _value(ds, keyword)
     if value is None or str(value).strip() == "":
         raise InvalidObject(f"{keyword} is missing.")
-    if not isinstance(value, str) or not _UID.fullmatch(value.strip()):
+    if not isinstance(value, str) or not ANY_UID.fullmatch(value.strip()):
         raise InvalidObject(f"{keyword} is not a UID: digits and dots, at most 64.")
     return value.strip()
 

@@ -1,6 +1,5 @@
 """Data sets of messages that bring no object to keep: answers to queries, performed steps, notices."""
 
-import re
 from collections.abc import Iterator
 from io import BytesIO
 
@@ -13,9 +12,9 @@ from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
 from dicom_io.bounded import bounded, require_few_items, value_of
 from dicom_io.errors import NotDicom
 from dicom_io.foreign import any_error_as
+from dicom_io.values import ANY_UID
 
 _LONGEST_BYTES = 8 * 1024 * 1024
-_UID = re.compile(r"[0-9.]{1,64}")
 
 
 def decode_payload(encoded: bytes, transfer_syntax: str) -> Dataset:
@@ -67,7 +66,7 @@ def uid_of(ds: Dataset, keyword: str) -> str:
         It cannot be read.
     """
     text = text_of(ds, keyword)
-    return text if _UID.fullmatch(text) else ""
+    return text if ANY_UID.fullmatch(text) else ""
 
 
 def items_of(ds: Dataset, keyword: str) -> Iterator[Dataset]:

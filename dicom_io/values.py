@@ -1,9 +1,10 @@
 """What the DICOM side hands from one function to the next."""
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import NewType
+from typing import Final, NewType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,11 @@ SeriesUID = NewType("SeriesUID", str)
 SOPInstanceUID = NewType("SOPInstanceUID", str)
 SOPClassUID = NewType("SOPClassUID", str)
 TransferSyntaxUID = NewType("TransferSyntaxUID", str)
+
+ANY_UID: Final = re.compile(r"[0-9][0-9.]{0,63}")
+"""Leading zeros break PS3.5 section 9.1, yet real devices send them: such an image is kept, not lost."""
+EXACT_UID: Final = re.compile(r"(?=.{1,64}$)(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))*")
+"""As the standard has it: what names a kind of thing is never written otherwise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,8 +5,10 @@ from collections.abc import Callable
 import structlog
 
 from dicom_io.availability import NOTICE, read_notice
+from dicom_io.errors import InvalidObject
 from dicom_io.mpps import STEP, read_step
 from dicom_io.normalized import NormalizedRequest, NormalizedService
+from dicom_io.values import ANY_UID
 from worker.db import evidence
 from worker.pipeline import Parts
 
@@ -20,6 +22,7 @@ def informants(parts: Parts, *, heard: Callable[[], None]) -> dict[str, Normaliz
     """
 
     def on_step(request: NormalizedRequest) -> None:
+        _require_a_name(request)
         step = read_step(request.dataset, request.transfer_syntax)
         with parts.database.write() as connection:
             told = evidence.note_step(connection, request.sop_instance_uid, step, now=parts.clock())
@@ -28,6 +31,7 @@ def informants(parts: Parts, *, heard: Callable[[], None]) -> dict[str, Normaliz
         heard()
 
     def on_notice(request: NormalizedRequest) -> None:
+        _require_a_name(request)
         notice = read_notice(request.dataset, request.transfer_syntax)
         source = request.sop_instance_uid or notice.study_uid
         with parts.database.write() as connection:
@@ -36,3 +40,9 @@ def informants(parts: Parts, *, heard: Callable[[], None]) -> dict[str, Normaliz
         heard()
 
     return {STEP: on_step, NOTICE: on_notice}
+
+
+def _require_a_name(request: NormalizedRequest) -> None:
+    """Refuse an instance that is named and by no UID; of an N-CREATE it may be left to us."""
+    if request.sop_instance_uid and not ANY_UID.fullmatch(request.sop_instance_uid):
+        raise InvalidObject("The request names no instance: digits and dots, at most 64.")

@@ -11,26 +11,28 @@ import pytest
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from dicom_io import bounded
-from dicom_io.availability import read_notice
+from dicom_io.availability import NOTICE, read_notice
 from dicom_io.commitment import read_commitment
 from dicom_io.eligibility import judge
 from dicom_io.errors import InvalidObject, InvalidReport, NotDicom, UndecodablePixels
 from dicom_io.found import read_found
 from dicom_io.header import read_header
 from dicom_io.identity import read_source_image
-from dicom_io.mpps import read_step
+from dicom_io.mpps import STEP, read_step
 from dicom_io.negotiation import agree, decode_request
+from dicom_io.normalized import Command, NormalizedRequest
 from dicom_io.part10 import file_header, identify
 from dicom_io.pixels import read_image
 from dicom_io.reasons import ReasonCode
 from dicom_io.stow import WebPeer, send_to_service
-from dicom_io.values import SOPClassUID, TransferSyntaxUID
+from dicom_io.values import SOPClassUID, SOPInstanceUID, TransferSyntaxUID
 from tests.factories import make_dx, write
-from tests.fakes import encoded, request_for
+from tests.fakes import Site, encoded, request_for
 from tests.fuzz import pdu, told
 from tests.fuzz.answers import WEB
 from tests.fuzz.objects import with_attribute
 from tests.fuzz.target import attempt
+from worker.informants import informants
 
 DX = "1.2.840.10008.5.1.4.1.1.1.1"
 EMPTY = b"\x08\x00\x01\x00LO\x00\x00"
@@ -226,3 +228,20 @@ def test_an_image_of_more_orders_than_anybody_makes_has_no_report(tmp_path: Path
     path.write_bytes(with_attribute(0x40, 0x275, order * 101))
     with pytest.raises(InvalidReport, match="101 items"):
         read_source_image(path)
+
+
+@pytest.mark.parametrize("service", [STEP, NOTICE])
+@pytest.mark.parametrize("uid", ["9" * 65, "1.2\x00", "\ufffd", "step"])
+def test_a_step_or_notice_that_is_no_uid_is_noted_nowhere(site: Site, service: SOPClassUID, uid: str) -> None:
+    request = NormalizedRequest(
+        command=Command.N_CREATE,
+        sop_class_uid=service,
+        sop_instance_uid=SOPInstanceUID(uid),
+        type_id=None,
+        dataset=told.written(told.step() if service == STEP else told.notice()),
+        transfer_syntax=TransferSyntaxUID(ImplicitVRLittleEndian),
+        calling_ae_title="MODALITY",
+        peer_address="127.0.0.1",
+    )
+    with pytest.raises(InvalidObject):
+        informants(site.parts, heard=lambda: None)[service](request)
