@@ -15,11 +15,11 @@ from dicom_io.kinds import Kind
 from dicom_io.values import SOPInstanceUID
 from tests.committing import CommittingPacs, committing_pacs
 from tests.factories import make_dx, make_study, study_uid
-from tests.fakes import Site, encoded, make_site
+from tests.fakes import Site, encoded, free_port, make_site, model_identity
 from tests.requirements import need
 from tests.servers import orthanc, wait_for
 from worker.commitment import request_commitment, settle_commitment
-from worker.db import commitments, listing, reports
+from worker.db import commitments, listing, reports, studies
 from worker.db.database import Database
 from worker.receivers import receiver
 from worker.settings import Destination
@@ -217,6 +217,47 @@ def test_an_object_that_is_named_as_kept_and_as_lost_is_sent_again(
     both = Commitment(transaction_uid=transaction, committed=frozenset({uid}), failed={uid: "no such object instance"})
     settle_commitment(both, parts=asking.parts)
     assert _delivery(asking)[::2] == ("pending", False)
+
+
+def test_a_late_refusal_sends_nothing_again_that_was_given_up_or_taken_back(
+    asking: Site, committing: CommittingPacs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    committing.at_once = False
+    monkeypatch.setattr(commitment, "WAIT_SECONDS", 0.01)
+    for _ in range(10):
+        _ask(asking)
+        asking.clock.go_on(minutes=10)
+    assert _delivery(asking)[0] == "failed"
+    committing.denied[committing.received[0]] = 0x0112
+    settle_commitment(_read(committing, 0), parts=asking.parts)
+    assert _delivery(asking)[:2] == ("failed", 10)
+    asking.engine.model = model_identity("2.0")
+    with asking.database.write() as connection:
+        found = studies.find(connection, study_uid())
+        assert found is not None
+        studies.analyse_again(connection, [found], now=asking.clock(), why="another model")
+    asking.settle()
+    committing.denied.clear()
+    settle_commitment(_read(committing, 1), parts=asking.parts)
+    assert [shown["state"] for shown in asking.study(study_uid())["deliveries"]] == ["superseded", "pending"]
+
+
+def test_a_destination_that_was_away_when_it_was_to_be_asked_is_asked_and_not_called_any_more(
+    asking: Site, committing: CommittingPacs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    committing.at_once = False
+    monkeypatch.setattr(commitment, "WAIT_SECONDS", 0.01)
+    (known,) = asking.parts.settings.destinations
+    assert request_commitment(known.model_copy(update={"port": free_port()}), asking.parts) == 0
+    state, attempts, _, error = _delivery(asking)
+    assert (state, attempts) == ("stored", 1)
+    assert "does not answer" in str(error)
+    with asking.database.read() as connection:
+        assert reports.awaits_answer(connection, "pacs")
+    asking.clock.go_on(seconds=30)
+    assert _ask(asking) == 1
+    with asking.database.read() as connection:
+        assert not reports.awaits_answer(connection, "pacs")
 
 
 def test_one_destination_does_not_vouch_for_another(database: Database, tmp_path: Path, committing: CommittingPacs) -> None:
