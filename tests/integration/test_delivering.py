@@ -85,6 +85,12 @@ def test_after_ten_attempts_it_is_on_hold_and_goes_on_when_the_destination_answe
     assert _delivery(away)[0] == "delivered"
 
 
+def test_an_attempt_that_a_clock_which_ran_ahead_put_off_is_not_waited_for(away: Site) -> None:
+    away.clock.go_on(days=-1)
+    with _back(away):
+        assert away.deliver() == 1
+
+
 def test_what_is_on_hold_can_be_sent_again_by_hand(away: Site) -> None:
     for _ in range(9):
         away.clock.go_on(minutes=10)
