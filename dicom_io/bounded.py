@@ -9,14 +9,15 @@ from io import BufferedReader, BytesIO
 from typing import Any, BinaryIO, Final, cast
 
 from pydicom.charset import default_encoding
-from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.datadict import dictionary_has_tag, dictionary_VR, keyword_for_tag
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.filereader import read_deferred_data_element, read_sequence
+from pydicom.tag import BaseTag, Tag
 
 from dicom_io.errors import NotDicom
 
-MOST_READS: Final = 500_000
+MOST_READS: Final = 250_000
 """Of pydicom on a file: each element takes two, without a value one."""
 MOST_ITEMS: Final = 50_000
 """Of all sequences. An item costs as much as twenty elements."""
@@ -29,6 +30,7 @@ _HEADER_BYTES: Final = 8
 _ITEMS: Final = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00")
 _CHARACTER_SETS: Final = (b"\x08\x00\x05\x00", b"\x00\x08\x00\x05")
 _UNDEFINED: Final = 0xFFFFFFFF
+_BULK: Final = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "OB or OW", "UN"})
 
 
 @contextmanager
@@ -95,20 +97,28 @@ def value_of(ds: Dataset, keyword: str) -> Any:
     return ds.get(keyword)
 
 
-def require_short(ds: Dataset, keyword: str, *, most: int = LONGEST_VALUE_BYTES) -> None:
+def require_short(ds: Dataset, name: str | BaseTag, *, most: int = LONGEST_VALUE_BYTES) -> None:
     """Refuse a value, not converted yet, that is longer than `most` bytes; a sequence of too many items or bytes.
+
+    Bytes that stay bytes may have any length, unless `most` is given.
 
     Raises
     ------
     NotDicom
         It is.
     """
-    tag = tag_for_keyword(keyword)
-    element: object = None if tag is None else ds.get_item(tag, keep_deferred=True)
+    try:
+        tag = Tag(name)
+        element: object = ds.get_item(tag, keep_deferred=True)
+    except ValueError:  # no attribute of that name
+        return
     if not isinstance(element, RawDataElement) or element.length == _UNDEFINED or element.length <= most:
         return
-    if dictionary_VR(keyword) != "SQ" or element.length > _LONGEST_SEQUENCE_BYTES:
-        raise NotDicom(f"{keyword} is too long.")
+    kind = _representation(tag, element)
+    if kind in _BULK and most == LONGEST_VALUE_BYTES:
+        return
+    if kind != "SQ" or element.length > _LONGEST_SEQUENCE_BYTES:
+        raise NotDicom(f"{keyword_for_tag(tag) or 'A private attribute'} is too long.")
     encoded = element.value
     if encoded is None and isinstance(ds, FileDataset):  # left on disk
         encoded = read_deferred_data_element(
@@ -117,3 +127,10 @@ def require_short(ds: Dataset, keyword: str, *, most: int = LONGEST_VALUE_BYTES)
     encoded = encoded or b""
     with bounded(BytesIO(encoded)) as file:  # pydicom does it again, where it may
         read_sequence(file, element.is_implicit_VR, element.is_little_endian, len(encoded), default_encoding)
+
+
+def _representation(tag: BaseTag, element: RawDataElement) -> str:
+    """What pydicom takes it for."""
+    if element.VR and element.VR != "UN":
+        return element.VR
+    return dictionary_VR(tag) if dictionary_has_tag(tag) else "UN"

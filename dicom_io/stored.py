@@ -1,6 +1,7 @@
 """From the Pixel Data element to stored values: bounded, single frame, single sample (PS3.3 C.7.6.3, PS3.5 section 8)."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -21,6 +22,9 @@ Cells = NDArray[np.uint8] | NDArray[np.uint16]
 
 MAX_PIXELS: Final = 100_000_000
 """Rows times Columns that is still decoded; the largest stitched radiographs have some 30 million."""
+
+MOST_FILE_BYTES: Final = 256 * 1024 * 1024
+"""A file whose pixels are read at all: `MAX_PIXELS` of 16 bits, and some more."""
 
 LOSSY: Final = frozenset(
     {
@@ -137,6 +141,8 @@ def read_cells(ds: Dataset, layout: Layout) -> tuple[Cells, str | None]:
     """
     with quietly:
         with any_error_as(UndecodablePixels, "PixelData cannot be read ({})."):  # perhaps only now, from the file
+            if (path := getattr(ds, "filename", None)) and Path(path).stat().st_size > MOST_FILE_BYTES:
+                raise UndecodablePixels(f"The file has more than {MOST_FILE_BYTES} bytes.")
             value = ds.get("PixelData")
         if not isinstance(value, bytes | bytearray | memoryview) or len(value) == 0:
             raise UndecodablePixels("There is no PixelData.")

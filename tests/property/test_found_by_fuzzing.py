@@ -1,7 +1,9 @@
 """What fuzzing found, each as a few bytes: hangs and gigabytes out of megabytes, errors that no caller handles."""
 
+import os
 import socket
 import struct
+import tracemalloc
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
@@ -24,6 +26,7 @@ from dicom_io.normalized import Command, NormalizedRequest
 from dicom_io.part10 import file_header, identify
 from dicom_io.pixels import read_image
 from dicom_io.reasons import ReasonCode
+from dicom_io.sameness import same_content
 from dicom_io.stow import WebPeer, send_to_service
 from dicom_io.values import SOPClassUID, SOPInstanceUID, TransferSyntaxUID
 from tests.factories import make_dx, write
@@ -245,3 +248,39 @@ def test_a_step_or_notice_that_is_no_uid_is_noted_nowhere(site: Site, service: S
     )
     with pytest.raises(InvalidObject):
         informants(site.parts, heard=lambda: None)[service](request)
+
+
+def test_a_file_of_a_gigabyte_is_not_read_into_memory(tmp_path: Path) -> None:
+    path = write(make_dx(), tmp_path / "x.dcm")
+    content = path.read_bytes()
+    pixels = content.index(b"\xe0\x7f\x10\x00OW")
+    path.write_bytes(content[: pixels + 8] + struct.pack("<I", 1 << 30))
+    os.truncate(path, pixels + 12 + (1 << 30))  # nothing but a hole
+    tracemalloc.start()
+    try:
+        with pytest.raises(UndecodablePixels, match="bytes"):
+            read_image(path)
+        assert not same_content(path, path)
+        assert tracemalloc.get_traced_memory()[1] < 8_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("group", "element", "value", "same"),
+    [(0x28, 0x120, LONG, False), (0x19, 0x1000, LONG, True), (0x6000, 0x3000, LONG, True), (0x10, 0x10, b"TEST^ ", True)],
+)
+def test_two_files_are_not_compared_by_numbers_of_megabytes(
+    tmp_path: Path, group: int, element: int, value: bytes, *, same: bool
+) -> None:
+    path, other = tmp_path / "x.dcm", tmp_path / "y.dcm"
+    for each in (path, other):
+        each.write_bytes(with_attribute(group, element, value))
+    assert same_content(path, other) is same
+
+
+def test_two_files_of_more_attributes_than_any_image_are_not_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(make_dx(), tmp_path / "x.dcm")
+    assert same_content(path, path)
+    monkeypatch.setattr("dicom_io.sameness._MOST_ATTRIBUTES", 20)
+    assert not same_content(path, path)
