@@ -18,6 +18,7 @@ MAX_INFLATED_BYTES: Final = 256 * 1024 * 1024
 """What a deflated data set may grow to: a kilobyte of zeros inflates to a megabyte, a file of 100 MB to a machine's memory."""
 
 _DEFER_BYTES = 64 * 1024
+_INFLATE_BYTES = 1024 * 1024
 _META_START = 132
 _GROUP_LENGTH_ELEMENT = 12
 
@@ -71,10 +72,14 @@ def _inflated(path: Path, meta: FileMetaDataset) -> Dataset:
     # pydicom inflates without bound, and its deferred values would be looked for in the deflated file.
     start = _META_START + _GROUP_LENGTH_ELEMENT + int(meta.FileMetaInformationGroupLength)
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    inflated = inflater.decompress(path.read_bytes()[start:], MAX_INFLATED_BYTES + 1)
-    if len(inflated) > MAX_INFLATED_BYTES:
-        raise NotDicom(f"The deflated data set is larger than {MAX_INFLATED_BYTES} bytes.")
-    encoded = BytesIO(inflated)
+    encoded = BytesIO()
+    with path.open("rb") as file:
+        file.seek(start)
+        while chunk := inflater.unconsumed_tail or file.read(_INFLATE_BYTES):
+            encoded.write(inflater.decompress(chunk, _INFLATE_BYTES))
+            if encoded.tell() > MAX_INFLATED_BYTES:
+                raise NotDicom(f"The deflated data set is larger than {MAX_INFLATED_BYTES} bytes.")
+    encoded.seek(0)
     with bounded(encoded, most_bytes=MAX_INFLATED_BYTES) as reader:  # its pixels too
         ds = read_dataset(reader, is_implicit_VR=False, is_little_endian=True)
     return FileDataset(encoded, ds, file_meta=meta, is_implicit_VR=False)
