@@ -88,6 +88,16 @@ def test_a_file_named_by_its_content_and_its_name_are_durable_together(tmp_path:
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"x"]
 
 
+def test_a_long_file_is_on_its_way_to_the_disk_while_it_still_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[tuple[int, int]] = []
+    monkeypatch.setattr(files.os, "posix_fadvise", lambda _, offset, length, __: begun.append((offset, length)))
+    part = PartFile(tmp_path)
+    for _ in range(7):
+        part.write(bytes(1024 * 1024))
+    part.discard()
+    assert begun == [(0, 2 << 20), (2 << 20, 2 << 20), (4 << 20, 2 << 20)]
+
+
 def test_what_stands_under_a_content_s_name_is_replaced_only_by_what_is_durable(tmp_path: Path, happened: list[str]) -> None:
     (tmp_path / "file").write_bytes(b"half")
     _keep_by_content(tmp_path / "file", b"whole")
