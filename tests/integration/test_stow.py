@@ -159,6 +159,21 @@ def test_who_does_not_let_us_in_is_told_with_the_cure_and_asked_once(
     assert len(web.bodies) == 1
 
 
+def test_nobody_that_a_service_points_at_is_shown_our_token_or_our_objects(tmp_path: Path, web: Service) -> None:
+    with service() as elsewhere:
+        web.status, web.headers = 307, {"Location": f"{elsewhere.url}/studies"}
+        peer = WebPeer(url=web.url, headers={"Authorization": "Bearer secret"})
+        (outcome,) = send_to_service(peer, [write(make_dx(), tmp_path / "image.dcm")])
+        assert str(outcome.error) == "STOW-RS was answered 307."
+        greet_service(peer)
+        assert (elsewhere.authorization, elsewhere.bodies) == ([], [])
+
+
+def test_a_service_without_a_search_is_there_all_the_same(web: Service) -> None:
+    web.status = 404
+    greet_service(WebPeer(url=web.url))
+
+
 def test_an_object_that_a_service_does_not_take_holds_up_no_other(tmp_path: Path, web: Service) -> None:
     web.refused = {2: 409, 3: 500}
     path = write(make_dx(), tmp_path / "image.dcm")
