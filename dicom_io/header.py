@@ -75,7 +75,7 @@ def _inflated(path: Path, meta: FileMetaDataset) -> Dataset:
     encoded = BytesIO()
     with path.open("rb") as file:
         file.seek(start)
-        while chunk := inflater.unconsumed_tail or file.read(_INFLATE_BYTES):
+        while not inflater.eof and (chunk := inflater.unconsumed_tail or file.read(_INFLATE_BYTES)):
             encoded.write(inflater.decompress(chunk, _INFLATE_BYTES))
             if encoded.tell() > MAX_INFLATED_BYTES:
                 raise NotDicom(f"The deflated data set is larger than {MAX_INFLATED_BYTES} bytes.")

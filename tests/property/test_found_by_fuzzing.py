@@ -9,8 +9,9 @@ from io import BytesIO
 from pathlib import Path
 from threading import Thread
 
+import numpy as np
 import pytest
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from dicom_io import bounded
 from dicom_io.availability import NOTICE, read_notice
@@ -284,3 +285,12 @@ def test_two_files_of_more_attributes_than_any_image_are_not_compared(tmp_path: 
     assert same_content(path, path)
     monkeypatch.setattr("dicom_io.sameness._MOST_ATTRIBUTES", 20)
     assert not same_content(path, path)
+
+
+@pytest.mark.parametrize("pad", [b"", b"\0", b"\0" * 50])
+def test_a_deflated_file_ends_where_its_stream_does_whatever_follows(tmp_path: Path, pad: bytes) -> None:
+    ds = make_dx(np.zeros((1200, 1000), np.uint16))
+    ds.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    path = write(ds, tmp_path / "x.dcm")
+    path.write_bytes(path.read_bytes().rstrip(b"\0") + b"\0" + pad)
+    assert len(read_header(path).PixelData) == 2 * 1200 * 1000
