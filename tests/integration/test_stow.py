@@ -3,7 +3,9 @@
 import base64
 import json
 import re
+import socket
 import ssl
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -299,6 +301,27 @@ def test_a_service_that_asks_for_our_certificate_is_shown_it(waiting: Site, tmp_
             assert re.search(words + or_ended, str(error)), error
         assert web.bodies == []
         assert _sent(waiting, web.url, ca=authority.file, client_certificate=_as_settings(own)) is None
+
+
+def test_a_service_that_breaks_off_without_a_word_may_not_know_us(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    pacs = authority.issue("pacs")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pacs.certificate, pacs.key)
+
+    def break_off() -> None:
+        connection = context.wrap_socket(server.accept()[0], server_side=True)
+        connection.recv(1)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.close()  # a reset
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = Thread(target=break_off)
+        thread.start()
+        known = _destination(f"https://127.0.0.1:{server.getsockname()[1]}/dicom-web", ca=authority.file)
+        with pytest.raises(PeerUnreachable, match="does it want a certificate of ours, and know its CA?"):
+            greet(known, Settings())
+        thread.join(10)
 
 
 def _as_settings(pair: Pair) -> dict[str, Path]:
