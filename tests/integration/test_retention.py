@@ -288,6 +288,20 @@ def test_an_image_that_comes_while_its_study_is_chosen_keeps_the_files(kept: Sit
     assert not _gone(kept, uid)
 
 
+def test_a_study_that_is_sent_and_delivered_anew_while_it_is_chosen_keeps_its_files(kept: Site) -> None:
+    uid = _through(kept)
+    kept.clock.go_on(days=31)
+    with kept.database.read() as connection:
+        (removal,) = plan(connection, kept.parts.settings, now=kept.clock())
+    kept.receive(*make_study(views=("PA", "AP")))
+    kept.settle()
+    kept.deliver()
+    assert kept.study(uid)["state"] == "delivered"
+    with kept.database.write() as connection:
+        assert retention.mark_removed(connection, removal.study, (), why="", now=kept.clock()) == []
+    assert not _gone(kept, uid)
+
+
 def test_what_is_received_between_the_mark_and_the_deletion_stays(kept: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     kept.clock.now = datetime.now(UTC) - timedelta(days=40)
     uid = _through(kept)
