@@ -20,8 +20,11 @@ from dicom_io.rle import unpacked
 
 Cells = NDArray[np.uint8] | NDArray[np.uint16]
 
-MAX_PIXELS: Final = 100_000_000
-"""Rows times Columns that is still decoded; the largest stitched radiographs have some 30 million."""
+MAX_PIXELS: Final = 60_000_000
+"""Rows times Columns that is still decoded; the largest stitched radiographs have some 30 million.
+
+A film of so many that is turned and inverted takes 800 MiB, however few bytes it came in.
+"""
 
 MOST_FILE_BYTES: Final = 256 * 1024 * 1024
 """A file whose pixels are read at all: `MAX_PIXELS` of 16 bits, and some more."""

@@ -3,6 +3,7 @@
 import argparse
 import json
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -26,7 +27,11 @@ def main() -> int:
     parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"one of {', '.join(TARGETS)}; all where none is given")
     parser.add_argument("--minutes", type=float, default=10.0, help="in all, shared out over the targets (10)")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--folder", type=Path, help="for corpora and findings: a new one of the system where none is given")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        help="for corpora and findings; what an earlier run left of other targets there stands in the document too",
+    )
     parser.add_argument("--write", type=Path, metavar="FILE", help="write docs/fuzzing.md there")
     parser.add_argument("--unguided", action="store_true", help="without atheris, though it is installed")
     chosen = parser.parse_args()
@@ -35,42 +40,43 @@ def main() -> int:
     names = chosen.targets or list(TARGETS)
     folder = chosen.folder or Path(tempfile.mkdtemp(prefix="cxr-fuzz-"))
     options = ["--seed", str(chosen.seed), *["--unguided"] * chosen.unguided]
-    results = [_fuzz(name, chosen.minutes * 60 / len(names), folder / name, options) for name in names]
+    for name in names:
+        _fuzz(Result(name=name, folder=folder / name), chosen.minutes * 60 / len(names), options)
+    results = [result for name in TARGETS if (result := Result(name=name, folder=folder / name)).folder.is_dir()]
     found = [path for result in results for path in result.findings]
     print(f"{len(found)} findings" + (f" in {folder}" if found else ""))
     for path in found:
         print(f"  {path.relative_to(folder)}: {path.read_text().splitlines()[0]}")
     if chosen.write:
-        write_document(chosen.write, results, minutes=chosen.minutes, seed=chosen.seed)
+        write_document(chosen.write, results, seed=chosen.seed)
     return 1 if found else 0
 
 
-def _fuzz(name: str, seconds: float, folder: Path, options: Sequence[str]) -> Result:
+def _fuzz(result: Result, seconds: float, options: Sequence[str]) -> None:
     """Fuzz one target; a session that dies is a finding, and another one goes on from there."""
-    folder.mkdir(parents=True, exist_ok=True)
-    result = Result(name=name, folder=folder)
     until = time.monotonic() + seconds
-    _run(result, ["--hostile"], limit=_HOSTILE_SECONDS)
+    shutil.rmtree(result.folder, ignore_errors=True)
+    result.folder.mkdir(parents=True)
+    _run(result, ["--name", "hostile", "--hostile"], limit=_HOSTILE_SECONDS)
+    number = 0
     while (remaining := until - time.monotonic()) > 1:
-        if _run(result, [*options, "--seconds", f"{remaining:.0f}"], limit=remaining + _LATE_SECONDS):
+        number += 1
+        whole = _run(
+            result, [*options, "--name", f"{number:04}", "--seconds", f"{remaining:.0f}"], limit=remaining + _LATE_SECONDS
+        )
+        if whole:
             break
-    result.corpus = len(list((folder / "corpus").glob("*"))) if (folder / "corpus").is_dir() else 0
-    print(flush=True)
-    return result
 
 
 def _run(result: Result, options: Sequence[str], *, limit: float) -> bool:
     """Run one session; answer whether it came to its end."""
     folder = result.folder
     command = [sys.executable, "-m", "tests.fuzz.session", result.name, "--folder", str(folder), *options]
-    (folder / "progress.json").unlink(missing_ok=True)
     with (folder / "session.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
         hung = _follow(process, result, limit=limit)
-    progress = _progress(folder)
-    result.take(progress)
     died = process.returncode != 0 or hung
-    _take_artifacts(folder, result.name, died=died, log=_log(folder), doing=progress.get("doing", ""))
+    _take_artifacts(folder, result.name, died=died, log=_log(folder), doing=_progress(folder).get("doing", ""))
     return not died
 
 
@@ -91,7 +97,7 @@ def _follow(process: "subprocess.Popen[bytes]", result: Result, *, limit: float)
         rate = executions / fuzzed if fuzzed else 0.0
         memory = progress.get("resident_bytes", 0) / 2**20
         doing = f", {progress['doing']}" if progress.get("doing") else ""
-        line = f"{result.name}: {result.executions + executions} inputs, {rate:.0f}/s{corpus}, {memory:.0f} MiB"
+        line = f"{result.name}: {executions} inputs, {rate:.0f}/s{corpus}, {memory:.0f} MiB"
         print(f"{line}, {len(result.findings)} findings{doing}", flush=True)
         if time.monotonic() > until:
             process.kill()
@@ -100,8 +106,9 @@ def _follow(process: "subprocess.Popen[bytes]", result: Result, *, limit: float)
 
 
 def _progress(folder: Path) -> dict[str, Any]:
-    path = folder / "progress.json"
-    return json.loads(path.read_text()) if path.is_file() else {}
+    """What the session that runs, or ran last, has written."""
+    newest = max(folder.glob("progress-*.json"), key=lambda path: path.stat().st_mtime, default=None)
+    return json.loads(newest.read_text()) if newest is not None else {}
 
 
 def _log(folder: Path) -> str:

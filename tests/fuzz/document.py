@@ -1,8 +1,10 @@
 """docs/fuzzing.md, from the results of a run."""
 
+import json
 import os
 import platform
-from dataclasses import dataclass, field
+from collections import Counter
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ What parses bytes of strangers is handed millions of broken ones: association re
 answer. Nothing may come of an input but a return or an error that its caller handles. An input may take {most_seconds:.0f} s
 and {most_mib} MiB, and a process must not grow. `make fuzz` does it, and writes this page.
 
-The last run: {minutes:g} minutes on one core of {machine}, seed {seed}; {versions}.
+The last run: {minutes:.0f} minutes of one process, loading left out, on {machine}, seed {seed}; {versions}.
 **{executions:,} inputs, {findings} findings.**
 
 | target | inputs | a second | kept | slowest | most memory for one | memory, then and now | ended |
@@ -36,7 +38,7 @@ each end came.
 ## Inputs of a bad will
 
 Before anything is changed at random, each target is handed what a stranger would make on purpose: megabytes of nothing but
-headers, images of 100 million pixels in a kilobyte, gigabytes deflated, lists in each other. These are {count}; the slowest
+headers, images of 60 million pixels in some kilobytes, gigabytes deflated, lists in each other. These are {count}; the slowest
 took {slowest:.1f} s, the largest {largest:.0f} MiB.
 
 | target | input | ended | seconds | MiB |
@@ -63,36 +65,34 @@ guided. TLS handshakes, the database and the network stack are not fuzzed. An ho
 """
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What became of one target."""
+    """What became of one target: what its sessions wrote into its folder."""
 
     name: str
     folder: Path
-    sessions: int = 0
-    executions: int = 0
-    seconds: float = 0.0
-    slowest_seconds: float = 0.0
-    most_grown_bytes: int = 0
-    warm_bytes: int = 0
-    resident_bytes: int = 0
-    corpus: int = 0
-    ended: dict[str, int] = field(default_factory=dict)
-    hostile: list[tuple[str, str, float, int]] = field(default_factory=list)
 
-    def take(self, progress: dict[str, Any]) -> None:
-        """Add what a session wrote down."""
-        self.sessions += 1
-        self.executions += progress.get("executions", 0)
-        self.seconds += progress.get("fuzzed_seconds", 0.0)
-        if not progress.get("executions"):
-            self.hostile += [(name, ended, seconds, grown) for name, ended, seconds, grown in progress.get("hostile", [])]
-            return
-        self.slowest_seconds = max(self.slowest_seconds, progress.get("slowest_seconds", 0.0))
-        self.most_grown_bytes = max(self.most_grown_bytes, progress.get("most_grown_bytes", 0))
-        self.warm_bytes, self.resident_bytes = progress.get("warm_bytes", 0), progress.get("resident_bytes", 0)
-        for ended, count in progress.get("ended", {}).items():
-            self.ended[ended] = self.ended.get(ended, 0) + count
+    @property
+    def sessions(self) -> list[dict[str, Any]]:
+        """What each wrote, the one of the hostile inputs aside."""
+        paths = sorted(self.folder.glob("progress-[0-9]*.json"))
+        return [json.loads(path.read_text()) for path in paths]
+
+    @property
+    def hostile(self) -> list[tuple[str, str, float, int]]:
+        """Name, end, seconds and bytes grown of each hostile input."""
+        path = self.folder / "progress-hostile.json"
+        return json.loads(path.read_text())["hostile"] if path.is_file() else []
+
+    @property
+    def executions(self) -> int:
+        """Inputs that were handed over."""
+        return sum(session["executions"] for session in self.sessions)
+
+    @property
+    def corpus(self) -> int:
+        """Inputs that were kept."""
+        return len(list((self.folder / "corpus").glob("*")))
 
     @property
     def findings(self) -> list[Path]:
@@ -100,14 +100,14 @@ class Result:
         return sorted((self.folder / "findings").glob("*.txt"))
 
 
-def write_document(path: Path, results: list[Result], *, minutes: float, seed: int) -> None:
+def write_document(path: Path, results: list[Result], *, seed: int) -> None:
     """Write what was fuzzed, how, and what came of it."""
     found = [finding.read_text().splitlines()[0] for result in results for finding in result.findings]
     hostile = [each for result in results for each in result.hostile]
     page = _PAGE.format(
         most_seconds=MOST_SECONDS,
         most_mib=MOST_BYTES // 2**20,
-        minutes=minutes,
+        minutes=sum(session["fuzzed_seconds"] for result in results for session in result.sessions) / 60,
         machine=f"{platform.machine()} with {os.cpu_count()} cores",
         versions=", ".join([f"Python {platform.python_version()}", *map(_version, _NAMED)]),
         seed=seed,
@@ -129,12 +129,22 @@ def write_document(path: Path, results: list[Result], *, minutes: float, seed: i
 
 
 def _row(result: Result) -> str:
-    rate = result.executions / result.seconds if result.seconds else 0.0
-    ended = ", ".join(f"{name} {count:,}" for name, count in sorted(result.ended.items(), key=lambda each: -each[1]))
-    memory = f"{result.warm_bytes / 2**20:.0f} to {result.resident_bytes / 2**20:.0f} MiB"
-    grown = f"{result.most_grown_bytes / 2**20:.0f} MiB"
-    counts = f"{result.executions:,} | {rate:,.0f} | {result.corpus:,} | {result.slowest_seconds:.2f} s"
-    return f"| {result.name} | {counts} | {grown} | {memory} | {ended} |"
+    sessions = result.sessions
+    seconds = sum(session["fuzzed_seconds"] for session in sessions)
+    ended: Counter[str] = Counter()
+    for session in sessions:
+        ended.update(session["ended"])
+    cells = [
+        result.name,
+        f"{result.executions:,}",
+        f"{result.executions / seconds if seconds else 0:,.0f}",
+        f"{result.corpus:,}",
+        f"{max((session['slowest_seconds'] for session in sessions), default=0):.2f} s",
+        f"{max((session['most_grown_bytes'] for session in sessions), default=0) / 2**20:.0f} MiB",
+        " ".join(f"{session['warm_bytes'] / 2**20:.0f} to {session['resident_bytes'] / 2**20:.0f} MiB" for session in sessions),
+        ", ".join(f"{name} {count:,}" for name, count in ended.most_common()),
+    ]
+    return f"| {' | '.join(cells)} |"
 
 
 def _version(name: str) -> str:

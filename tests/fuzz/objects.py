@@ -26,6 +26,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from cxr_models.gate import FrontalGate
 from cxr_models.prepare import prepare as to_tensor
 from cxr_models.values import Preparation
 from dicom_io import part10
@@ -46,7 +47,7 @@ from dicom_io.values import SOPClassUID, SOPInstanceUID, TransferSyntaxUID
 from tests import fakes, studies
 from tests.factories import make_dx
 from tests.fuzz.associations import storable
-from tests.fuzz.pictures import EXAMINED, SMALL, objects
+from tests.fuzz.pictures import EXAMINED, SMALL, film, objects
 from tests.fuzz.pictures import part10 as file_of
 from tests.fuzz.target import ROOT, Broken, Target
 from worker.steps.prepare import PreparedImage, prepare
@@ -293,6 +294,22 @@ def _codestreams(rows: int, columns: int) -> Iterator[tuple[str, bytes]]:
 def _hostile_pictures() -> Iterator[tuple[str, bytes]]:
     side = int(MAX_PIXELS**0.5)
     yield from _codestreams(side, side)
+    yield from _hostile_attributes()
+
+
+def _hostile_films() -> Iterator[tuple[str, bytes]]:
+    """What is decoded twice and turned, for it lies on its side and its polarity is wrong."""
+    side = int(MAX_PIXELS**0.5)
+    lying = np.ascontiguousarray((240 - film(side, side))[:, ::-1].T).astype(np.uint16) * 256
+    ds = make_dx(film(*SMALL).astype(np.uint16) * 256)
+    ds.Rows = ds.Columns = side
+    ds.PatientOrientation = ["F", "R"]
+    ds.compress(JPEGLSLossless, lying, generate_instance_uid=False)
+    yield f"{MAX_PIXELS // 1_000_000} million pixels, lying and inverted", file_of(ds)
+    yield from _hostile_attributes()
+
+
+def _hostile_attributes() -> Iterator[tuple[str, bytes]]:
     long = b"1\\" * (1 << 24)
     for keyword, group, element in (
         ("WindowCenter", 0x28, 0x1050),
@@ -363,11 +380,14 @@ PIXELS = Target(
 )
 
 
+_gate = cache(FrontalGate.load)
+
+
 def _analyse(data: bytes) -> None:
     path = _written(data)
     selected = select(fakes.stored_instance(path=path))
     if isinstance(selected, SelectedImage):
-        prepared = prepare(selected, lambda pixels: to_tensor(pixels, _TO_TENSOR), gate=None)
+        prepared = prepare(selected, lambda pixels: to_tensor(pixels, _TO_TENSOR), gate=_gate())
         if isinstance(prepared, PreparedImage) and prepared.tensor.shape != (1, 32, 32):
             raise Broken("a tensor of another shape")
         reason = "" if isinstance(prepared, PreparedImage) else prepared.reason
@@ -389,13 +409,13 @@ def _analysed_files() -> Iterable[bytes]:
 ANALYSIS = Target(
     name="analysis",
     says=(
-        "Received files as the pipeline takes them: `select`, then decode, examine and `prepare`, and whether one says the "
-        "same as another (`sameness.same_content`). Nothing may be raised: every end is a reason."
+        "Received files as the pipeline takes them: `select`, then decode, examine by the gate, and `prepare`; and whether one "
+        "says the same as another (`sameness.same_content`). Nothing may be raised: every end is a reason."
     ),
     run=_analyse,
     allowed=(),
     seeds=_analysed_files,
-    hostile=_hostile_pictures,
+    hostile=_hostile_films,
     longest=64 * 1024,
 )
 

@@ -57,9 +57,10 @@ class Progress:
 class Session:
     """Hands inputs over and writes down what becomes of them."""
 
-    def __init__(self, target: Target, folder: Path) -> None:
+    def __init__(self, target: Target, folder: Path, name: str) -> None:
         self.target = target
         self._folder = folder
+        self._name = name
         self._written = time.monotonic()
         self._began = 0.0
         self._progress = Progress()
@@ -109,7 +110,7 @@ class Session:
             progress.warm_bytes = progress.resident_bytes
         part = self._folder / "progress.part"
         part.write_text(json.dumps(asdict(progress)))
-        part.replace(self._folder / "progress.json")
+        part.replace(self._folder / f"progress-{self._name}.json")
 
 
 def change_at_random(session: Session, *, seconds: float, runs: int, seed: int) -> None:
@@ -161,7 +162,8 @@ def main() -> None:
     """Run one session."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz.session", description=__doc__)
     parser.add_argument("target")
-    parser.add_argument("--folder", type=Path, required=True, help="for the corpus, the findings and progress.json")
+    parser.add_argument("--folder", type=Path, required=True, help="for the corpus, the findings and the progress")
+    parser.add_argument("--name", required=True, help="of this session, for its progress")
     parser.add_argument("--seconds", type=float, default=0.0, help="in all, loading included")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--hostile", action="store_true", help="hand over the inputs of a bad will and nothing else")
@@ -173,7 +175,7 @@ def main() -> None:
     target = _load(chosen.target, atheris)
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("error")  # they quote values, and nobody has silenced them
-    session = Session(target, chosen.folder)
+    session = Session(target, chosen.folder, chosen.name)
     if chosen.hostile:
         session.hostile()
     elif atheris is None:
