@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -179,6 +180,52 @@ def test_a_failed_study_whose_earlier_report_is_on_its_way_keeps_its_files(kept:
     assert _retain(kept) == 0
     pacs.status = 0x0000
     kept.deliver()
+    assert _retain(kept) == 1
+
+
+def test_a_report_that_was_taken_back_and_may_be_sent_again_is_kept(kept: Site, pacs: FakePacs) -> None:
+    pacs.status = 0xA700
+    uid = _through(_keeping(kept, failed_days=90))
+    made = [*(kept.parts.data_dir / "reports").iterdir()]
+    _, of_another = make_study(views=("PA", "AP"))
+    of_another.PatientID = "TEST-0002"
+    kept.receive(of_another)
+    kept.settle()
+    shown = kept.study(uid)
+    assert (shown["state"], {each["state"] for each in shown["deliveries"]}) == ("failed", {"superseded"})
+    kept.clock.go_on(days=91)
+    assert _retain(kept) == 1
+    assert kept.received_files() == []
+    assert [*(kept.parts.data_dir / "reports").iterdir()] == made != []
+
+
+def test_what_was_told_of_fewer_images_is_not_what_those_who_want_to_know_wait_for(kept: Site, pacs: FakePacs) -> None:
+    wants = pacs.destination(outputs=("sr", "not_analysed"))
+    kept.parts = replace(kept.parts, settings=kept.parts.settings.model_copy(update={"destinations": (wants,)}))
+    uid = _through(kept, view="LL")
+    kept.receive(*make_study(views=("LL", "LL")))
+    kept.clock.go_on(minutes=1)
+    pipeline.complete_studies(kept.parts)
+    pipeline.analyse_studies(kept.parts)
+    assert kept.study(uid)["state"] == "not_analysed"
+    kept.clock.go_on(days=31)
+    assert _retain(kept) == 0
+    kept.settle()
+    kept.deliver()
+    assert _retain(kept) == 1
+
+
+def test_a_study_whose_refusal_cannot_be_told_is_not_kept_for_ever(
+    kept: Site, pacs: FakePacs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wants = pacs.destination(outputs=("sr", "not_analysed"))
+    kept.parts = replace(kept.parts, settings=kept.parts.settings.model_copy(update={"destinations": (wants,)}))
+    monkeypatch.setattr(pipeline, "refuse", Mock(side_effect=RuntimeError))
+    kept.receive(*make_study(views=("LL",)))
+    for _ in range(12):
+        kept.settle()
+        kept.clock.go_on(minutes=10)
+    kept.clock.go_on(days=31)
     assert _retain(kept) == 1
 
 
