@@ -23,6 +23,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="what the dice begin with")
     parser.add_argument("--results", type=Path, metavar="FILE", help="JSON lines of earlier runs; those of this one are added")
     parser.add_argument("--write", type=Path, metavar="FILE", help="write the document of all results")
+    parser.add_argument("--no-run", action="store_true", help="run nothing: only write, of earlier results")
     options = parser.parse_args()
     if unknown := sorted(set(options.names) - set(known)):
         parser.error(f"there is no scenario {', '.join(unknown)}; there are {', '.join(known)}")
@@ -30,7 +31,7 @@ def main() -> int:
     if options.results and options.results.exists():
         results = {each.scenario: each for each in map(Result.read, options.results.read_text().splitlines())}
     failed = False
-    for name in options.names or known:
+    for name in [] if options.no_run else options.names or known:
         size = sized(known[name], studies=options.studies, kills=options.kills, seed=options.seed)
         result = _run(known[name], size)
         if result is None:

@@ -47,10 +47,10 @@ def _section(result: Result, scenario: Scenario) -> str:
     story = " ".join((getdoc(type(scenario)) or "").split())
     facts = [
         f"Seed {result.seed}, {result.seconds:,.0f} s, of which {result.calm_seconds:,.0f} s after the last disturbance.",
-        f"{result.unreachable:,} associations found nobody." if result.unreachable else "",
-        f"{result.answers['none']:,} objects got no answer." if "none" in result.answers else "",
-        f"Of {result.told_again:,} studies an image came after the others were reported." if result.told_again else "",
-        f"{result.parts:,} files were left unfinished, to be removed an hour later." if result.parts else "",
+        f"Associations that found nobody: {result.unreachable:,}." if result.unreachable else "",
+        f"Objects that got no answer: {result.answers['none']:,}." if "none" in result.answers else "",
+        f"Studies of which an image came after the others were reported: {result.told_again:,}." if result.told_again else "",
+        f"Files left unfinished, to be removed an hour later: {result.parts:,}." if result.parts else "",
     ]
     complaints = "".join(f"\n- {each}" for each in result.complaints)
     wrong = f"\n\nThe verdict found:\n{complaints}" if complaints else ""
