@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from tests.fuzz import answers, associations, objects
+from tests.fuzz import answers, associations, images, messages, objects
 from tests.fuzz.target import Target
 
 TARGETS: Final[dict[str, Target]] = {
@@ -13,10 +13,10 @@ TARGETS: Final[dict[str, Target]] = {
         associations.CONVERSATION,
         objects.IDENTITY,
         objects.FOUND,
-        objects.PIXELS,
-        objects.ANALYSIS,
-        objects.OUTPUTS,
-        answers.MESSAGES,
+        images.PIXELS,
+        images.ANALYSIS,
+        images.OUTPUTS,
+        messages.MESSAGES,
         answers.PEER,
         answers.WEB,
     )

@@ -34,7 +34,7 @@ from tests.factories import make_dx, write
 from tests.fakes import Site, encoded, request_for
 from tests.fuzz import pdu, told
 from tests.fuzz.answers import WEB
-from tests.fuzz.objects import with_attribute
+from tests.fuzz.hostile_images import with_attribute
 from tests.fuzz.target import attempt
 from worker.informants import informants
 
