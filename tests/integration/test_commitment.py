@@ -261,6 +261,21 @@ def test_a_destination_that_was_away_when_it_was_to_be_asked_is_asked_and_not_ca
         assert not reports.awaits_answer(connection, "pacs")
 
 
+def test_what_is_stored_at_last_waits_for_no_destination_to_answer(
+    database: Database, tmp_path: Path, committing: CommittingPacs
+) -> None:
+    known = committing.destination()
+    site = make_site(database, tmp_path / "var", destinations=(known.model_copy(update={"port": free_port()}),))
+    site.receive(make_dx())
+    site.settle()
+    assert site.deliver() == 0
+    site.parts = replace(site.parts, settings=site.parts.settings.model_copy(update={"destinations": (known,)}))
+    site.clock.go_on(seconds=30)
+    assert site.deliver() == 1
+    with site.database.read() as connection:
+        assert not reports.awaits_answer(connection, "pacs")
+
+
 def test_one_destination_does_not_vouch_for_another(database: Database, tmp_path: Path, committing: CommittingPacs) -> None:
     away = committing.destination(name="away")
     site = make_site(database, tmp_path / "var", destinations=(committing.destination(), away))

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from pydicom.dataset import Dataset
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind, Verification
 
+from dicom_io import query
 from dicom_io.errors import PeerRefused, PeerUnavailable
 from dicom_io.query import count_instances
 from dicom_io.sender import send
@@ -80,9 +82,24 @@ def test_a_count_that_is_none_is_none(count: Any) -> None:
         assert ask(peer, "1.2.3") == [None]
 
 
-def test_a_count_of_another_study_does_not_count() -> None:
-    with archive(lambda _: iter([(0xFF00, found("1.2.4", 7)), (0xFF00, found("1.2.3", 2))])) as peer:
+@pytest.mark.parametrize("answers", [(("1.2.4", 7), ("1.2.3", 2)), (("1.2.3", 2), ("1.2.4", 7))])
+def test_a_count_of_another_study_does_not_count(answers: tuple[tuple[str, int], ...]) -> None:
+    with archive(lambda _: iter([(0xFF00, found(*each)) for each in answers])) as peer:
         assert ask(peer, "1.2.3") == [2]
+
+
+def test_a_peer_that_does_not_finish_its_answer_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(query, "ANSWER_SECONDS", 0.2)
+    gone = Event()
+
+    def answer(_: Dataset) -> Answers:
+        yield 0xFF00, found("1.2.3", 7)
+        gone.wait(10)
+
+    with archive(answer) as peer:
+        with pytest.raises(PeerUnavailable, match="did not finish"):
+            ask(peer, "1.2.3")
+        gone.set()
 
 
 def test_a_peer_that_names_every_study_it_has_is_not_listened_to_for_long() -> None:

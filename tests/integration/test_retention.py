@@ -349,6 +349,33 @@ def test_a_study_that_is_sent_and_delivered_anew_while_it_is_chosen_keeps_its_fi
     assert not _gone(kept, uid)
 
 
+def test_a_study_that_fails_after_it_was_chosen_as_finished_keeps_its_files(kept: Site) -> None:
+    uid = _through(kept)
+    kept.clock.go_on(days=31)
+    with kept.database.read() as connection:
+        (removal,) = plan(connection, kept.parts.settings, now=kept.clock())
+    with kept.database.write() as connection:
+        found = studies.find(connection, uid)
+        assert found is not None
+        studies.analyse_again(connection, [found], now=kept.clock(), why="test")
+    kept.engine.silent_on.add(uid)
+    for _ in range(12):
+        kept.settle()
+        kept.clock.go_on(minutes=10)
+    assert kept.study(uid)["state"] == "failed"
+    with kept.database.write() as connection:
+        assert retention.mark_removed(connection, removal.study, (), why="", now=kept.clock()) == []
+    assert not _gone(kept, uid)
+
+
+def test_for_want_of_space_nothing_goes_that_came_within_the_hour(kept: Site) -> None:
+    _through(_keeping(kept, maximum_bytes=1))
+    kept.clock.go_on(minutes=59)
+    assert _retain(kept) == 0
+    kept.clock.go_on(minutes=1)
+    assert _retain(kept) == 1
+
+
 def test_what_is_received_between_the_mark_and_the_deletion_stays(kept: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     kept.clock.now = datetime.now(UTC) - timedelta(days=40)
     uid = _through(kept)
