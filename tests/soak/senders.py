@@ -4,7 +4,9 @@ import json
 import os
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
+from socket import SHUT_RDWR
 from threading import Condition, Thread
 from time import sleep
 
@@ -12,6 +14,7 @@ from numpy.random import default_rng
 from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian
 from pynetdicom import AE, _config
 from pynetdicom.association import Association
+from pynetdicom.transport import AssociationSocket
 
 from tests.soak.films import Film, Study
 
@@ -128,6 +131,7 @@ class Sender(Thread):
 
     def run(self) -> None:
         """Send until everything is acknowledged."""
+        AssociationSocket._shutdown_socket = _close  # noqa: SLF001  its own leaves open what is not connected any more
         _config.STORE_SEND_CHUNKED_DATASET = True  # the file's bytes as they are, not encoded anew
         while films := self._load.take(self._number, int(self._random.integers(1, _MOST_STUDIES + 1))):
             unanswered = {film.sop_instance_uid: film for film in films}
@@ -161,3 +165,10 @@ def _leave_answers_alone(assoc: Association) -> None:
     """Keep pynetdicom's own loop, which looks for requests, from taking the answer that `send_c_store` waits for."""
     next_message = assoc.dimse.get_msg
     assoc.dimse.get_msg = lambda block=False: next_message(block=True) if block else (None, None)
+
+
+def _close(transport: AssociationSocket) -> None:
+    if transport.socket is not None:
+        with suppress(OSError):
+            transport.socket.shutdown(SHUT_RDWR)
+        transport.socket.close()
