@@ -85,6 +85,17 @@ def test_after_ten_attempts_it_is_on_hold_and_goes_on_when_the_destination_answe
     assert _delivery(away)[0] == "delivered"
 
 
+def test_of_what_waited_for_a_destination_the_most_urgent_goes_first(away: Site) -> None:
+    (urgent,) = make_study("urgent", views=("PA",))
+    away.engine.labels[urgent.SOPInstanceUID] = "Pneumonia"
+    away.receive(urgent)
+    away.settle()
+    away.clock.go_on(seconds=30)
+    with _back(away) as pacs:
+        assert away.deliver() == 2
+        assert [ds.StudyInstanceUID for ds in pacs.received] == [study_uid("urgent"), study_uid()]
+
+
 def test_an_attempt_that_a_clock_which_ran_ahead_put_off_is_not_waited_for(away: Site) -> None:
     away.clock.go_on(days=-1)
     with _back(away):
