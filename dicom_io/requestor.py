@@ -23,6 +23,8 @@ from dicom_io.wire import Pdu
 
 ANSWER_SECONDS = 30.0
 _RELEASE_SECONDS = 5.0
+_MOST_REQUESTS = 64
+"""Of the peer, that are kept until what we asked is answered."""
 _IS_COMMAND, _IS_LAST = 1, 2
 
 Command = Mapping[Element, CommandValue]
@@ -126,6 +128,8 @@ class Association:
                 message = self._receive_message(deadline)
                 if not message.is_response:
                     self._arrived.append(message)
+                    if len(self._arrived) > _MOST_REQUESTS:
+                        raise PeerUnavailable(f"{self._where} sends requests without end.")
                 elif message.command.get(Element.MESSAGE_ID_BEING_RESPONDED_TO) == self._message_id:
                     return message
 
@@ -140,11 +144,20 @@ class Association:
                 return None
 
     def answer(self, request: Message, command: Command) -> None:
-        """Respond to a request of the peer."""
+        """Respond to a request of the peer.
+
+        Raises
+        ------
+        PeerUnavailable
+            It cannot be answered, for it lacks what every request has; or the association broke off.
+        """
+        operation, message_id = request.command.get(Element.COMMAND_FIELD), request.command.get(Element.MESSAGE_ID)
+        if operation is None or message_id is None:
+            raise PeerUnavailable(f"{self._where} sends a request that cannot be answered.")
         response = {
             **command,
-            Element.COMMAND_FIELD: int(request.command[Element.COMMAND_FIELD]) | 0x8000,
-            Element.MESSAGE_ID_BEING_RESPONDED_TO: request.command[Element.MESSAGE_ID],
+            Element.COMMAND_FIELD: int(operation) | 0x8000,
+            Element.MESSAGE_ID_BEING_RESPONDED_TO: message_id,
         }
         with in_words(self._where):
             self._send_message(request.context_id, response)

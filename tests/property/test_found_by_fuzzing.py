@@ -15,6 +15,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, 
 
 from dicom_io import bounded
 from dicom_io.availability import NOTICE, read_notice
+from dicom_io.command import Element, Request
 from dicom_io.commitment import read_commitment
 from dicom_io.eligibility import judge
 from dicom_io.errors import InvalidObject, InvalidReport, NotDicom, UndecodablePixels
@@ -33,7 +34,7 @@ from dicom_io.values import SOPClassUID, SOPInstanceUID, TransferSyntaxUID
 from tests.factories import make_dx, write
 from tests.fakes import Site, encoded, request_for
 from tests.fuzz import pdu, told
-from tests.fuzz.answers import WEB
+from tests.fuzz.answers import PEER, WEB
 from tests.fuzz.hostile_images import with_attribute
 from tests.fuzz.target import attempt
 from worker.informants import informants
@@ -294,3 +295,25 @@ def test_a_deflated_file_ends_where_its_stream_does_whatever_follows(tmp_path: P
     path = write(ds, tmp_path / "x.dcm")
     path.write_bytes(path.read_bytes().rstrip(b"\0") + b"\0" + pad)
     assert len(read_header(path).PixelData) == 2 * 1200 * 1000
+
+
+@pytest.mark.parametrize("lacking", [Element.MESSAGE_ID, Element.COMMAND_FIELD])
+def test_a_peer_whose_request_lacks_what_every_request_has_is_not_answered(lacking: Element) -> None:
+    asked = {
+        Element.COMMAND_FIELD: int(Request.N_ACTION) | 0x8000,
+        Element.MESSAGE_ID_BEING_RESPONDED_TO: 1,
+        Element.STATUS: 0,
+    }
+    event = {Element.COMMAND_FIELD: int(Request.N_EVENT_REPORT), Element.MESSAGE_ID: 9, Element.EVENT_TYPE_ID: 1}
+    del event[lacking]
+    said = b"\x03" + pdu.message(1, asked) + pdu.message(1, event, told.COMMITMENT)
+    assert attempt(PEER, said).ended == "PeerUnavailable"
+
+
+def test_a_peer_that_asks_without_end_is_not_listened_to() -> None:
+    echo = pdu.message(1, {Element.COMMAND_FIELD: int(Request.C_ECHO), Element.MESSAGE_ID: 1})
+    answer = pdu.message(
+        1, {Element.COMMAND_FIELD: int(Request.C_ECHO) | 0x8000, Element.MESSAGE_ID_BEING_RESPONDED_TO: 1, Element.STATUS: 0}
+    )
+    assert attempt(PEER, b"\x00" + echo * 64 + answer).ended == "returned"
+    assert attempt(PEER, b"\x00" + echo * 65 + answer).ended == "PeerUnavailable"
