@@ -66,11 +66,16 @@ class InitialWeights:
     normalisation: Normalisation
 
 
-def read_initial(recipe: Recipe) -> InitialWeights:
+def read_initial(recipe: Recipe, *, option: str = "--initial") -> InitialWeights:
     """Read the weights that `recipe.initial` names.
 
     "imagenet" and "imagenet-features" (the convolutions alone, from the first VGG16) come through torch.hub's cache. A file is
     .safetensors, or a state dict that torch.load reads with weights_only. A folder is a model of ours.
+
+    Parameters
+    ----------
+    option
+        By which a person names a file instead.
 
     Raises
     ------
@@ -84,13 +89,13 @@ def read_initial(recipe: Recipe) -> InitialWeights:
     kind: str = recipe.initial_normalisation
     if initial in {IMAGENET, IMAGENET_FEATURES}:
         kind = "imagenet" if initial == IMAGENET else "caffe"
-        path = _fetch(initial, architecture=recipe.architecture)
+        path = _fetch(initial, architecture=recipe.architecture, option=option)
     try:
         content = path.read_bytes()
     except OSError as error:
         raise InvalidModel(
             f"There are no initial weights {initial}: it is neither {IMAGENET}, {IMAGENET_FEATURES}, a file nor a model folder"
-            f" ({error.strerror})."
+            f" ({error.strerror}); name one of these with {option}."
         ) from error
     tensors = _unpack(content, name=path.name)
     if initial == IMAGENET_FEATURES:
@@ -165,7 +170,7 @@ def _fold(tensors: Mapping[str, Tensor], source: Normalisation, ours: Preparatio
     }
 
 
-def _fetch(name: str, *, architecture: str) -> Path:
+def _fetch(name: str, *, architecture: str, option: str) -> Path:
     """Return the file of torchvision's weights in torch.hub's cache; where it is not there, fetch it."""
     from torchvision.models import VGG16_BN_Weights, VGG16_Weights  # type: ignore[import-untyped]  # noqa: PLC0415
 
@@ -181,7 +186,7 @@ def _fetch(name: str, *, architecture: str) -> Path:
         except (URLError, OSError, RuntimeError) as error:
             raise InvalidModel(
                 f"The weights {name} are not in torch.hub's cache and cannot be fetched from {url} ({error});"
-                f" fetch {path.name} elsewhere and name it with --initial FILE."
+                f" fetch {path.name} elsewhere and name it with {option} FILE."
             ) from error
     return path
 

@@ -125,6 +125,8 @@ class Recipe(BaseModel):
     balance: Literal["none", "class", "source"] = "none"
     class_weights: bool = False
     average: float = Field(default=0, ge=0, lt=1)
+    teacher: str | None = None
+    teacher_share: float = Field(default=0.5, gt=0, le=1)
     augmentation: Augmentation = Augmentation()
     mean: float = 0.5
     std: float = Field(default=0.5, gt=0)
