@@ -14,8 +14,8 @@ LABELS = ("COVID-19", "Normal", "Pneumonia")
 NORMAL = "Normal"
 """The one label that says nothing abnormal was found."""
 
-Views = Literal["one", "mirrored", "shifted"]
-"""The image alone; and its mirror image; and both, each also shifted by one pixel in eight directions."""
+Views = Literal["one", "mirrored", "shifted", "shifted_by_2"]
+"""The image alone; and its mirror image; and both, each also shifted by one pixel in eight directions; and by two instead."""
 
 UNSAVED = "0" * 64
 """Stands for the hash of weights that are not written yet; `save_model` puts the real one in its place."""

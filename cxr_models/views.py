@@ -1,4 +1,4 @@
-"""Views of one image whose answers are averaged: what a shift by a pixel changes is no property of the patient."""
+"""Views of one image whose answers are averaged: what a shift by a pixel or two changes is no property of the patient."""
 
 from itertools import product
 
@@ -8,7 +8,8 @@ from torch.nn import functional
 
 from cxr_models.values import Views
 
-_SHIFTS = tuple(product((0, 1, 2), repeat=2))
+_STEPS: dict[Views, int] = {"shifted": 1, "shifted_by_2": 2}
+"""By how many pixels."""
 
 
 def averaged_logits(network: nn.Module, images: Tensor, views: Views) -> Tensor:
@@ -33,11 +34,12 @@ def all_views(images: Tensor, views: Views) -> Tensor:
 
 
 def _views(images: Tensor, views: Views) -> list[Tensor]:
-    upright = _shifted(images) if views == "shifted" else [images]
+    upright = _shifted(images, _STEPS[views]) if views in _STEPS else [images]
     return upright if views == "one" else [view for each in upright for view in (each, each.flip(3))]
 
 
-def _shifted(images: Tensor) -> list[Tensor]:
+def _shifted(images: Tensor, step: int) -> list[Tensor]:
     rows, columns = images.shape[2:]
-    padded = functional.pad(images, (1, 1, 1, 1), mode="replicate")
-    return [padded[:, :, down : down + rows, across : across + columns] for down, across in _SHIFTS]
+    padded = functional.pad(images, (step, step, step, step), mode="replicate")
+    shifts = product((0, step, 2 * step), repeat=2)
+    return [padded[:, :, down : down + rows, across : across + columns] for down, across in shifts]

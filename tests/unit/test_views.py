@@ -30,6 +30,13 @@ def test_shifts_repeat_the_edge_and_reach_one_pixel_each_way() -> None:
     assert averaged_logits(Corner(), _image(), "shifted").item() == torch.tensor((upright + mirrored) / 2)
 
 
+def test_shifts_by_2_reach_two_pixels_each_way_and_none_of_one() -> None:
+    image = torch.arange(25.0).view(1, 1, 5, 5)
+    # Rows 0, 0 and 2 of columns 0, 0 and 2; mirrored, of columns 4, 4 and 2.
+    upright, mirrored = (0 + 0 + 2 + 0 + 0 + 2 + 10 + 10 + 12) / 9, (4 + 4 + 2 + 4 + 4 + 2 + 14 + 14 + 12) / 9
+    assert averaged_logits(Corner(), image, "shifted_by_2").item() == torch.tensor((upright + mirrored) / 2)
+
+
 def test_what_else_is_in_the_batch_does_not_change_an_answer() -> None:
     network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(4 * 36, 3))
     images = torch.rand(5, 1, 8, 8)
