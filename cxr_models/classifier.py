@@ -12,7 +12,8 @@ from cxr_models.networks import build_network
 from cxr_models.recipe import Recipe
 from cxr_models.values import LABELS
 
-Batch = tuple[Tensor, Tensor]
+Batch = tuple[Tensor, ...]
+"""Images and their labels, and in training behind them a teacher's probabilities of each label, where there is one."""
 Stage = Literal["train", "valid", "test"]
 
 
@@ -64,29 +65,33 @@ class Classifier(lightning.LightningModule):
 
     def _step(self, batch: Batch, stage: Stage) -> Tensor:
         """Return the loss: plain cross-entropy but for training, whatever the recipe weighs, smooths and mixes there."""
-        images, truth = batch
+        images, truth, *taught = batch
         # Stored pixels are to be augmented, on the device they already lie on; prepared images are taken as they are.
         if images.dtype == torch.uint8:
             images = augment(images, self.recipe.augmentation, preparation=self.preparation)
         if stage == "train":
-            logits, loss = self._training_loss(images, truth)
+            logits, loss = self._training_loss(images, truth, *taught)
         else:
             logits = self(images)
             loss = functional.cross_entropy(logits, truth)
         self._answers[stage].append((logits.detach(), truth, loss.detach().expand(len(truth))))
         return loss
 
-    def _training_loss(self, images: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
-        def loss(logits: Tensor, truth: Tensor) -> Tensor:
-            smoothing = self.recipe.label_smoothing
-            return functional.cross_entropy(logits, truth, weight=self.class_weights, label_smoothing=smoothing)
-
+    def _training_loss(self, images: Tensor, *labels: Tensor) -> tuple[Tensor, Tensor]:
         if not self.recipe.mixup:
             logits = self(images)
-            return logits, loss(logits, truth)
+            return logits, self._loss(logits, *labels)
         mixed, partner, share = mix(images, self.recipe.mixup)
         logits = self(mixed)
-        return logits, share * loss(logits, truth) + (1 - share) * loss(logits, truth[partner])
+        others = [each[partner] for each in labels]
+        return logits, share * self._loss(logits, *labels) + (1 - share) * self._loss(logits, *others)
+
+    def _loss(self, logits: Tensor, truth: Tensor, taught: Tensor | None = None) -> Tensor:
+        smoothing = self.recipe.label_smoothing
+        true = functional.cross_entropy(logits, truth, weight=self.class_weights, label_smoothing=smoothing)
+        if taught is None:
+            return true
+        return torch.lerp(true, functional.cross_entropy(logits, taught), self.recipe.teacher_share)
 
     def on_train_epoch_start(self) -> None:
         """Freeze what this epoch leaves as it is, and draw from here on what this epoch draws whenever training is resumed."""

@@ -20,7 +20,8 @@ from cxr_models.evaluate import classify, measure
 from cxr_models.predict import Predictor, choose_device
 from cxr_models.predictions_file import PredictedImage, as_predicted, read_predictions, short_group, write_predictions
 from cxr_models.recalibrate import read_across_folds
-from cxr_models.recipe import READING, Recipe
+from cxr_models.recipe import FILES, READING, Recipe, as_written
+from cxr_models.teacher import Teacher, read_teacher
 from cxr_models.train import Machine, fit
 from cxr_models.values import LABELS
 
@@ -84,10 +85,10 @@ def plan_folds(catalogue: Catalogue, plan: Plan) -> tuple[Fold, ...]:
     return tuple(result)
 
 
-def train_fold(fold: Fold, *, recipe: Recipe, machine: Machine, output: Path) -> Done:
+def train_fold(fold: Fold, *, recipe: Recipe, machine: Machine, output: Path, teacher: Teacher | None = None) -> Done:
     """Train without a fold and predict it as serving would; return the predictions and what became of the training."""
     started = time.monotonic()
-    fitted = fit(fold.parts, recipe=recipe, machine=machine, output=output)
+    fitted = fit(fold.parts, recipe=recipe, machine=machine, output=output, teacher=teacher)
     predictor = Predictor(fitted.network, fitted.card, device=choose_device("cpu" if machine.accelerator == "cpu" else "auto"))
     rows = as_predicted(fold.images, list(classify(predictor, fold.images)), fold=fold.number)
     return rows, {
@@ -101,6 +102,7 @@ def train_fold(fold: Fold, *, recipe: Recipe, machine: Machine, output: Path) ->
         "epochs": len(fitted.history),
         "seconds": round(time.monotonic() - started, 1),
         "initial": fitted.card.training.get("initial"),
+        "teacher": fitted.card.training.get("teacher"),
     }
 
 
@@ -138,8 +140,9 @@ def crossvalidate(
         log.info("folds %s are there already.", ", ".join(map(str, done)))
     todo = [fold for fold in planned if fold.number not in done and (not only or fold.number in only)]
     started = time.monotonic()
+    teacher = read_teacher(plan.recipe) if todo else None
     for ended, fold in enumerate(todo, start=1):
-        rows, facts = train_fold(fold, recipe=plan.recipe, machine=machine, output=_home(output, fold))
+        rows, facts = train_fold(fold, recipe=plan.recipe, machine=machine, output=_home(output, fold), teacher=teacher)
         _write_fold(_home(output, fold), rows, {"plan": identity, **facts})
         # A VGG16's are gigabytes.
         shutil.rmtree(_home(output, fold) / "checkpoints", ignore_errors=True)
@@ -165,7 +168,7 @@ def read_recipe_of(folder: Path, *, training: Recipe) -> Recipe:
     Parameters
     ----------
     training
-        The model's recipe. What it started from may have another name.
+        The model's recipe. Its files of weights may have other names.
 
     Raises
     ------
@@ -176,8 +179,8 @@ def read_recipe_of(folder: Path, *, training: Recipe) -> Recipe:
         found = Recipe.model_validate(json.loads((folder / SUMMARY).read_bytes())["recipe"])
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise InvalidData(f"{folder} holds no finished cross-validation; 'cxr-models crossvalidate' writes one.") from error
-    written, asked = _as_written(found), _as_written(training)
-    if differing := sorted(key for key in asked.keys() - READING - {"initial"} if written[key] != asked[key]):
+    written, asked = as_written(found), as_written(training)
+    if differing := sorted(key for key in asked.keys() - READING - FILES if written[key] != asked[key]):
         raise InvalidData(f"{folder} is of a recipe that differs from the model's in {', '.join(differing)}.")
     return found
 
@@ -216,7 +219,7 @@ def identify(plan: Plan, planned: Sequence[Fold]) -> dict[str, Any]:
         for image in fold.images
     )
     return {
-        "recipe": _as_written(plan.recipe),
+        "recipe": as_written(plan.recipe),
         "folds": plan.count,
         "seed": plan.seed,
         "images_sha256": hashlib.sha256("\n".join(lines).encode()).hexdigest(),
@@ -249,11 +252,6 @@ def _read_fold(home: Path, identity: Mapping[str, Any]) -> Done | None:
     return read_predictions(home / "predictions.csv"), facts
 
 
-def _as_written(recipe: Recipe) -> dict[str, Any]:
-    # A file's name without its folder, as on a card.
-    return recipe.model_dump(mode="json") | ({"initial": Path(recipe.initial).name} if recipe.initial else {})
-
-
 def _of_training(written: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in written.items() if key not in READING}
 
@@ -261,7 +259,7 @@ def _of_training(written: Mapping[str, Any]) -> dict[str, Any]:
 def _with_later_defaults(written: dict[str, Any]) -> dict[str, Any]:
     """Return a recipe's values as they are written today: it may have been written before there was one of them."""
     try:
-        return _as_written(Recipe.model_validate(written))
+        return as_written(Recipe.model_validate(written))
     except ValidationError:
         return written
 

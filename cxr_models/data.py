@@ -103,11 +103,18 @@ class BatchDraw(Sampler[list[int]]):
 
 
 class Radiographs(lightning.LightningDataModule):
-    """The split of a catalogue as Lightning takes it. No epoch waits for decoding: `setup` keeps all images as tensors."""
+    """The split of a catalogue as Lightning takes it. No epoch waits for decoding: `setup` keeps all images as tensors.
 
-    def __init__(self, split: Split, *, recipe: Recipe, preparation: Preparation) -> None:
+    Parameters
+    ----------
+    taught
+        Soft labels of the training images, shape (images, labels), where there is a teacher; a batch then ends with them.
+    """
+
+    def __init__(self, split: Split, *, recipe: Recipe, preparation: Preparation, taught: Tensor | None = None) -> None:
         super().__init__()
-        for part, images in (("training", split.train), ("validation", split.val)):
+        measured = [("validation", split.val)] if split.val or recipe.val_share else []
+        for part, images in [("training", split.train), *measured]:
             missing = set(LABELS) - {image.label for image in images}
             if missing:
                 raise InvalidData(
@@ -116,6 +123,7 @@ class Radiographs(lightning.LightningDataModule):
         self.split = split
         self.recipe = recipe
         self.preparation = preparation
+        self._taught = () if taught is None else (taught,)
         self._loaded: dict[str, TensorDataset] = {}
 
     def setup(self, stage: str) -> None:
@@ -136,7 +144,8 @@ class Radiographs(lightning.LightningDataModule):
         weights = draw_weights(self.split.train, self.recipe.balance)
         batches = BatchDraw(weights, batch_size=self.recipe.batch_size, seed=self.recipe.seed * 1000 + rank, share=world)
         # A loader draws a number as it starts, a resumed one at another moment: not from what augmentation draws from.
-        return DataLoader(self._loaded["train"], sampler=batches, batch_size=None, generator=torch.Generator())
+        images = TensorDataset(*self._loaded["train"].tensors, *self._taught)
+        return DataLoader(images, sampler=batches, batch_size=None, generator=torch.Generator())
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
         """Return the validation images in order."""

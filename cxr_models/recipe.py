@@ -14,6 +14,9 @@ Metric = Literal["valid_loss", "valid_acc", "valid_balanced_acc"]
 
 HERE = Path(__file__).parent / "recipes"
 
+FILES = frozenset({"initial", "teacher"})
+"""The values of a recipe that may name a file of weights; the same weights may have another name elsewhere."""
+
 READING = frozenset({"calibration", "sensitivity", "answer_accuracy", "answer_coverage"})
 """The values of a recipe that no weights depend on: they say how a network's outputs are read."""
 
@@ -65,6 +68,9 @@ class Recipe(BaseModel):
         How weights that nothing is taken over for are drawn: as torch or torchvision do, or from N(0, 0.05) with biases of 0.
     initial, initial_normalisation
         Where weights are taken over from, and what a weights file was trained on; see `cxr_models.initial`.
+    teacher, teacher_share
+        The weights of a VGG16, named as `initial` is, by whose convolutions a regression labels the training images, and the
+        share of the loss that its labels have; see `cxr_models.teacher`.
     trainable
         "all"; "head", what comes after the convolutions; or "staged", the head alone for `head_epochs`, then all. The first
         `freeze_blocks` blocks of convolutions stay as they are throughout.
@@ -79,6 +85,9 @@ class Recipe(BaseModel):
         Parameter of the beta distribution by which two images and their labels are mixed (Zhang et al. 2018); 0 mixes none.
     dropout
         None is the architecture's own.
+    val_share
+        Of the training images the share that is validated on. With 0 there are none: all of them are trained on, nothing is
+        chosen by them, and the model answers uncalibrated until `cxr-models calibrate`.
     attempts
         Trains from that many seeds and keeps the best.
     answer_accuracy, answer_coverage
@@ -130,7 +139,7 @@ class Recipe(BaseModel):
     augmentation: Augmentation = Augmentation()
     mean: float = 0.5
     std: float = Field(default=0.5, gt=0)
-    val_share: float = Field(default=0.15, gt=0, lt=0.5)
+    val_share: float = Field(default=0.15, ge=0, lt=0.5)
     test_share: float = Field(default=0.15, ge=0, lt=0.5)
     split_seed: int = 0
     seed: int = Field(default=0, ge=0)
@@ -152,6 +161,10 @@ class Recipe(BaseModel):
             raise ValueError(f"freeze_blocks {self.freeze_blocks}: {self.architecture} has {blocks} blocks")
         if (self.trainable == "staged") != (self.head_epochs > 0):
             raise ValueError('head_epochs above 0 and trainable = "staged" belong together')
+        if not self.val_share and (self.keep != "last" or self.attempts > 1 or self.as_published):
+            raise ValueError(
+                'val_share 0: without validation images nothing is best; keep = "last", attempts 1, not as published'
+            )
         if self.architecture == "lenet5" and self.dropout is not None:
             raise ValueError("dropout: lenet5 as published has none; lenet5_bn has")
         return self
@@ -195,6 +208,12 @@ def read_recipe(name_or_file: str) -> Recipe:
     except ValueError as error:
         raise InvalidRecipe(f"{path} is not TOML: {error}.") from error
     return _checked(differences, told_by=str(path))
+
+
+def as_written(recipe: Recipe) -> dict[str, Any]:
+    """Return a recipe's values as a card holds them: files by their names, which tell nothing of the machine they lie on."""
+    files = {key: Path(value).name for key in FILES if (value := getattr(recipe, key))}
+    return recipe.model_dump(mode="json") | files
 
 
 def recipe_on_card(card: Card) -> Recipe:

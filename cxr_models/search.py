@@ -21,6 +21,7 @@ from cxr_models.crossvalidate import Plan, balanced_accuracy, duration, identify
 from cxr_models.errors import InvalidData, NonFiniteOutput
 from cxr_models.predictions_file import PredictedImage
 from cxr_models.recipe import Recipe, change_recipe
+from cxr_models.teacher import read_teacher
 from cxr_models.train import Machine
 
 JOURNAL, TRIES, BEST = "journal.log", "tries.csv", "best.toml"
@@ -93,6 +94,7 @@ def search(catalogue: Catalogue, *, plan: Plan, machine: Machine, output: Path, 
     study = _open_study(output, identity=identify(plan, planned), seed=plan.seed)
     if not study.trials:
         study.enqueue_trial(own_values(plan.recipe))
+    teacher = read_teacher(plan.recipe)
     started = time.monotonic()
     deadline = started + 60 * budget.minutes if budget.minutes is not None else float("inf")
 
@@ -101,7 +103,7 @@ def search(catalogue: Catalogue, *, plan: Plan, machine: Machine, output: Path, 
         rows: list[PredictedImage] = []
         for step, fold in enumerate(planned, start=1):
             with tempfile.TemporaryDirectory() as folder:
-                predicted, _ = train_fold(fold, recipe=recipe, machine=machine, output=Path(folder))
+                predicted, _ = train_fold(fold, recipe=recipe, machine=machine, output=Path(folder), teacher=teacher)
             rows += predicted
             score = mean_over_sources(rows)
             trial.report(score, step)

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_only
+from numpy.typing import NDArray
 from torch import nn
 
 from cxr_models.calibrate import choose_abstention, choose_thresholds, fit_temperature, softmax
@@ -26,8 +28,9 @@ from cxr_models.initial import InitialWeights, read_initial, take_over
 from cxr_models.limits import INTENDED_USE, state_limits
 from cxr_models.predict import Predictor
 from cxr_models.published import keep_leaks, score_as_published
-from cxr_models.recipe import Recipe, change_recipe
+from cxr_models.recipe import Recipe, as_written, change_recipe
 from cxr_models.seen import write_seen
+from cxr_models.teacher import Teacher, read_teacher
 from cxr_models.trainer import Machine, Run, check_resumable, mode, prepare_run
 from cxr_models.values import LABELS, UNSAVED, Card
 from cxr_models.views import averaged_logits
@@ -50,7 +53,7 @@ class Fitted:
     network
         On the CPU, in evaluation mode, with the weights that were validated best.
     card
-        Calibrated on the validation images, with no metrics, not saved yet.
+        Calibrated on the validation images where there are any, with no metrics, not saved yet.
     history
         For each epoch of the attempt that was kept what was logged, such as epoch, train_loss and valid_loss.
     """
@@ -61,7 +64,7 @@ class Fitted:
 
 
 def train(catalogue: Catalogue, *, recipe: Recipe, output: Path, machine: Machine, version: str) -> Card:
-    """Train by a recipe, calibrate on the validation images, measure on the test images, and write the model folder.
+    """Train by a recipe, calibrate on the validation images if any, measure on the test images, and write the model folder.
 
     What was logged of each epoch goes to `output`/history.json, the rest as `fit` says.
 
@@ -114,28 +117,35 @@ def _how(recipe: Recipe) -> dict[str, Any]:
     return {"val_share": recipe.val_share, "test_share": recipe.test_share, "seed": recipe.split_seed}
 
 
-def fit(parts: Split, *, recipe: Recipe, machine: Machine, output: Path) -> Fitted:
+def fit(parts: Split, *, recipe: Recipe, machine: Machine, output: Path, teacher: Teacher | None = None) -> Fitted:
     """Train on parts.train by a recipe, choose weights and calibrate on parts.val; parts.test may be empty.
 
     TensorBoard's events go to `output`/logs, the last and the best checkpoint to `output`/checkpoints.
+
+    Parameters
+    ----------
+    teacher
+        The recipe's, where it was read before. It sees parts.train alone.
 
     Raises
     ------
     InvalidData, UnreadableImage
         The images do not make a training, or there is none to resume.
     InvalidModel
-        The initial weights are not there or do not fit.
+        The initial weights, or the teacher's, are not there or do not fit.
     InvalidRecipe
         The training to resume is of another recipe.
     UnknownDevice
         Lightning knows no such machine.
     """
+    teacher = teacher or read_teacher(recipe)
+    taught = teacher.label(parts.train) if teacher else None
     if recipe.family == "lenet5":
         # Too small to share out: on a busy machine, threads waiting for each other made an epoch fifteen times as long.
         torch.set_num_threads(1)
     if machine.resume:
         check_resumable(output)
-    data = Radiographs(parts, recipe=recipe, preparation=recipe.preparation)
+    data = Radiographs(parts, recipe=recipe, preparation=recipe.preparation, taught=taught)
     initial = read_initial(recipe) if recipe.initial else None
     attempts = [
         _attempt(data, recipe=change_recipe(recipe, seed=recipe.seed + more), initial=initial, output=output, machine=machine)
@@ -143,12 +153,16 @@ def fit(parts: Split, *, recipe: Recipe, machine: Machine, output: Path) -> Fitt
     ]
     choose = min if mode(recipe.monitor) == "min" else max
     kept = choose(attempts, key=lambda attempt: attempt.score)
-    log.info("%s %.4f with seed %d.", recipe.monitor, kept.score, kept.classifier.recipe.seed)
+    if parts.val:
+        log.info("%s %.4f with seed %d.", recipe.monitor, kept.score, kept.classifier.recipe.seed)
     if parts.test:
         with _quiet():
             kept.run.trainer.test(kept.classifier, datamodule=data, verbose=False)
     kept.classifier.cpu().eval()
-    return Fitted(network=kept.classifier.network, card=_calibrated(kept, data), history=tuple(kept.run.history.epochs))
+    card = _calibrated(kept, data)
+    if teacher:
+        card = replace(card, training={**card.training, "teacher": teacher.described})
+    return Fitted(network=kept.classifier.network, card=card, history=tuple(kept.run.history.epochs))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,14 +185,14 @@ def _attempt(data: Radiographs, *, recipe: Recipe, initial: InitialWeights | Non
         how = take_over(initial, network=classifier.network, preparation=data.preparation)
         log.info("Initial weights %s: %s.", initial.name, how)
         taken = {"name": initial.name, "sha256": initial.sha256, "taken": how}
-    run = prepare_run(recipe, machine=machine, output=output)
+    run = prepare_run(recipe, machine=machine, output=output, validates=bool(data.split.val))
     with _quiet():
         run.trainer.fit(classifier, datamodule=data, ckpt_path=run.resumed, weights_only=True)
-    if run.best.best_model_path and recipe.keep == "best":
+    if run.best and run.best.best_model_path and recipe.keep == "best":
         state = torch.load(run.best.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
         classifier.load_state_dict(state)
     score = run.history.epochs[-1].get(recipe.monitor, float("nan")) if run.history.epochs else float("nan")
-    if run.best.best_model_score is not None and recipe.keep == "best":
+    if run.best and run.best.best_model_score is not None and recipe.keep == "best":
         score = float(run.best.best_model_score)
     return _Attempt(score=score, classifier=classifier, run=run, initial=taken)
 
@@ -194,15 +208,18 @@ def _quiet() -> Iterator[None]:
 
 
 @torch.inference_mode()
-def _calibrated(kept: _Attempt, data: Radiographs) -> Card:
+def _answers(network: nn.Module, data: Radiographs) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Return the network's logits of the validation images, shape (images, labels), and their labels; there may be none."""
     images, labels = data.validation().tensors
-    at_once = data.measured_at_once
+    batches = torch.split(images, data.measured_at_once) if len(images) else ()
+    answers = [averaged_logits(network, batch, data.recipe.views) for batch in batches]
+    return torch.cat([torch.empty(0, len(LABELS)), *answers]).double().numpy(), labels.numpy()
+
+
+def _calibrated(kept: _Attempt, data: Radiographs) -> Card:
     recipe, parts = kept.classifier.recipe, data.split
-    batches = [images[first : first + at_once] for first in range(0, len(images), at_once)]
-    answers = [averaged_logits(kept.classifier.network, batch, recipe.views) for batch in batches]
-    logits = torch.cat(answers).double().numpy()
-    truth = labels.numpy()
-    temperature = fit_temperature(logits, truth)
+    logits, truth = _answers(kept.classifier.network, data)
+    temperature = fit_temperature(logits, truth) if parts.val else 1.0
     probabilities = softmax(logits, temperature)
     abstain_below = choose_abstention(
         probabilities, truth, accuracy=recipe.answer_accuracy, least_coverage=recipe.answer_coverage
@@ -235,15 +252,14 @@ def _described(parts: Split, recipe: Recipe) -> dict[str, Any]:
         "test": count(parts.test),
         "left_out": {"film or patient stands in test or validation": len(parts.dropped)},
         "split": "by patient where known, and by film: no two images of one on two sides",
-        # A file's name without its folder: a card tells nothing of the machine it was written on.
-        "recipe": recipe.model_dump() | ({"initial": Path(recipe.initial).name} if recipe.initial else {}),
+        "recipe": as_written(recipe),
     }
 
 
 def _measured(parts: Split, catalogue: Catalogue) -> dict[str, tuple[LabelledImage, ...]]:
     """Name the sets to measure on: validation, each source's test folder, and what was drawn for test from each source."""
     given = {image.path for image in catalogue.test}
-    sets: dict[str, list[LabelledImage]] = {"validation": list(parts.val)}
+    sets: dict[str, list[LabelledImage]] = {"validation": list(parts.val)} if parts.val else {}
     for image in parts.test:
         kind = "test folder" if image.path in given else "held-out patients"
         sets.setdefault(f"{image.source}, {kind}", []).append(image)

@@ -72,16 +72,24 @@ class History(Checkpoint):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """A trainer for one seed, the callbacks that are asked afterwards, and the checkpoint to go on from."""
+    """A trainer for one seed, the callbacks that are asked afterwards, and the checkpoint to go on from.
+
+    Without validation images there is no best epoch.
+    """
 
     trainer: lightning.Trainer
-    best: ModelCheckpoint
+    best: ModelCheckpoint | None
     history: History
     resumed: Path | None
 
 
-def prepare_run(recipe: Recipe, *, machine: Machine, output: Path) -> Run:
+def prepare_run(recipe: Recipe, *, machine: Machine, output: Path, validates: bool) -> Run:
     """Make a trainer that logs to `output`/logs and keeps last.ckpt and the best one in `output`/checkpoints.
+
+    Parameters
+    ----------
+    validates
+        Whether there are validation images. Without any, all epochs are trained, and the last one alone is kept.
 
     Raises
     ------
@@ -95,18 +103,13 @@ def prepare_run(recipe: Recipe, *, machine: Machine, output: Path) -> Run:
     if resumed is None:
         for old in folder.glob("*.ckpt"):
             old.unlink()
-    name = f"model-{{epoch:02d}}-{{{recipe.monitor}:.2f}}"
-    # Not save_weights_only: Lightning leaves the averaged weights, which were validated, out of such checkpoints.
-    best = ModelCheckpoint(
-        folder, filename=name, monitor=recipe.monitor, mode=mode(recipe.monitor), enable_version_counter=False
-    )
+    best = _best(recipe, folder) if validates else None
     history = History()
-    stop_on = recipe.stop_on or recipe.monitor
     callbacks: list[Callback] = [
-        EarlyStopping(stop_on, mode=mode(stop_on), min_delta=recipe.min_delta, patience=recipe.patience),
+        *([_stopping(recipe)] if validates else []),
         RichProgressBar(console_kwargs={"stderr": True}),
         history,
-        best,
+        *([best] if best else []),
         ModelCheckpoint(folder, filename=LAST, enable_version_counter=False),
     ]
     if recipe.average:
@@ -123,6 +126,7 @@ def prepare_run(recipe: Recipe, *, machine: Machine, output: Path) -> Run:
             callbacks=callbacks,
             logger=TensorBoardLogger(output / "logs", name=f"seed-{recipe.seed}"),
             fast_dev_run=machine.fast_dev_run,
+            limit_val_batches=1.0 if validates else 0,
             log_every_n_steps=1,
             deterministic=machine.deterministic or "warn",
             use_distributed_sampler=False,
@@ -131,6 +135,19 @@ def prepare_run(recipe: Recipe, *, machine: Machine, output: Path) -> Run:
     except (MisconfigurationException, ValueError) as error:
         raise UnknownDevice(f"Lightning cannot train like this: {error}") from error
     return Run(trainer=trainer, best=best, history=history, resumed=resumed)
+
+
+def _stopping(recipe: Recipe) -> EarlyStopping:
+    stop_on = recipe.stop_on or recipe.monitor
+    return EarlyStopping(stop_on, mode=mode(stop_on), min_delta=recipe.min_delta, patience=recipe.patience)
+
+
+def _best(recipe: Recipe, folder: Path) -> ModelCheckpoint:
+    name = f"model-{{epoch:02d}}-{{{recipe.monitor}:.2f}}"
+    # Not save_weights_only: Lightning leaves the averaged weights, which were validated, out of such checkpoints.
+    return ModelCheckpoint(
+        folder, filename=name, monitor=recipe.monitor, mode=mode(recipe.monitor), enable_version_counter=False
+    )
 
 
 def check_resumable(output: Path) -> None:

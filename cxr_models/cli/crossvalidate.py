@@ -20,6 +20,7 @@ def crossvalidate(  # noqa: PLR0913  each parameter is an option of the command 
         list[int] | None, typer.Option(help="Train this fold alone, from 1; may be given again. Others may run elsewhere.")
     ] = None,
     initial: Annotated[str | None, typer.Option(help="Weights to start from, as in train [default: the recipe's].")] = None,
+    teacher: Annotated[str | None, typer.Option(help="Weights for the teacher, as in train [default: the recipe's].")] = None,
     accelerator: Annotated[str, typer.Option(help="Lightning's: auto, cpu, gpu …")] = "auto",
     precision: Annotated[str, typer.Option(help="Lightning's: 32-true, bf16-mixed, 16-mixed …")] = "32-true",
     as_json: Json = False,
@@ -32,7 +33,7 @@ def crossvalidate(  # noqa: PLR0913  each parameter is an option of the command 
     from cxr_models.catalogue import read_catalogue
     from cxr_models.recipe import change_recipe, read_recipe
 
-    chosen = change_recipe(read_recipe(recipe), initial=initial)
+    chosen = change_recipe(read_recipe(recipe), initial=initial, teacher=teacher)
     catalogue = read_catalogue(data)
     from cxr_models.crossvalidate import Plan, crossvalidate
     from cxr_models.films import group_by_film

@@ -43,6 +43,9 @@ def train(  # noqa: PLR0913  each parameter is an option of the command line
     initial_normalisation: Annotated[
         Normalisation | None, typer.Option(help="What a file's network was trained on (default: the recipe's).")
     ] = None,
+    teacher: Annotated[
+        str | None, typer.Option(help="VGG16's weights for the recipe's teacher: imagenet-features, or a file of them.")
+    ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="At most this many epochs (default: the recipe's).")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="First seed (default: the recipe's).")] = None,
     version: Annotated[str, typer.Option(help="Version for the card.")] = "1.0.0",
@@ -77,6 +80,7 @@ def train(  # noqa: PLR0913  each parameter is an option of the command line
         epochs=epochs,
         seed=seed,
         initial=initial,
+        teacher=teacher,
         initial_normalisation=initial_normalisation.value if initial_normalisation else None,
         as_published=as_published or None,
     )

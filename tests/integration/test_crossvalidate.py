@@ -1,7 +1,7 @@
 import json
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from cxr_models.evaluate import measure
 from cxr_models.predictions_file import PredictedImage, read_predictions
 from cxr_models.recalibrate import read_across_folds
 from cxr_models.recipe import Recipe
+from cxr_models.teacher import Teacher
 from cxr_models.train import Machine
 from cxr_models.values import LABELS
 from tests.factories import write_films
@@ -96,6 +97,32 @@ def test_what_shares_a_group_with_a_test_image_is_predicted_but_never_trained_on
     predicted = {each.sha256 for fold in planned for each in fold.images}
     assert trained == {str(number) for number in range(60)}
     assert predicted == trained | {"100", "101"}
+
+
+def test_a_teacher_sees_no_image_whose_group_stands_in_the_fold_under_test(
+    run: Callable[..., dict[str, Any] | None], catalogue: Catalogue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs = Catalogue(unparted=tuple(replace(each, group=f"g{n // 2}") for n, each in enumerate(catalogue.unparted)))
+    recipe = TINY.model_copy(update={"teacher": "/home/of/nobody/weights.safetensors", "val_share": 0, "keep": "last"})
+    asked: list[set[str]] = []
+
+    class Watched(Teacher):
+        def __init__(self) -> None:
+            self.described = {"name": "watched", "sha256": "0" * 64}
+
+        def label(self, images: Sequence[LabelledImage]) -> torch.Tensor:
+            asked.append({image.group for image in images})
+            return torch.full((len(images), len(LABELS)), 1 / 3)
+
+    monkeypatch.setattr(module, "read_teacher", lambda _: Watched())
+    summary = run(tmp_path, recipe=recipe, catalogue=pairs)
+    folds = plan_folds(pairs, Plan(name="tiny", recipe=recipe, count=3))
+    every = {each.group for each in pairs.unparted}
+    assert asked == [every - {each.group for each in fold.images} for fold in folds]
+    assert summary is not None
+    assert [fold["teacher"]["name"] for fold in summary["each_fold"]] == ["watched"] * 3
+    assert "nobody" not in json.dumps(summary)
+    assert read_recipe_of(tmp_path, training=recipe.model_copy(update={"teacher": "imagenet-features"}))
 
 
 def test_a_cross_validation_writes_predictions_of_every_image_and_the_figures(

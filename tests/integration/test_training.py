@@ -2,7 +2,7 @@ import hashlib
 import json
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from cxr_models.catalogue import read_catalogue, split
+from cxr_models.card_page import render_card
+from cxr_models.catalogue import LabelledImage, read_catalogue, split
 from cxr_models.classifier import Classifier, blocks
 from cxr_models.errors import InvalidData, InvalidRecipe, UnknownDevice, UnreadableImage
 from cxr_models.evaluate import evaluate
@@ -22,8 +23,9 @@ from cxr_models.networks import build_network
 from cxr_models.predict import Predictor
 from cxr_models.recipe import Recipe
 from cxr_models.seen import read_seen
+from cxr_models.teacher import Teacher
 from cxr_models.train import Fitted, Machine, fit, train
-from cxr_models.values import Card
+from cxr_models.values import LABELS, Card
 
 CPU = Machine(accelerator="cpu")
 
@@ -73,10 +75,11 @@ def run(films: Path, tmp_path: Path) -> Callable[..., tuple[Path, Card]]:
 @pytest.fixture
 def fitted(films: Path, tmp_path: Path) -> Callable[..., Fitted]:
     """Fit to one split of the images."""
-    parts = split(read_catalogue([films]), val_share=0.15, test_share=0.15, seed=0)
+    catalogue = read_catalogue([films])
 
     def fitted(name: str = "fitted", *, machine: Machine = CPU, **changes: object) -> Fitted:
         recipe = Recipe.model_validate(RECIPE | changes)
+        parts = split(catalogue, val_share=recipe.val_share, test_share=0.15, seed=0)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return fit(parts, recipe=recipe, machine=machine, output=tmp_path / name)
@@ -172,6 +175,52 @@ def test_a_training_stops_early_when_the_validation_loss_no_longer_falls(fitted:
     assert 2 <= len(done.history) < 60
 
 
+def test_without_validation_every_image_is_trained_on_nothing_is_chosen_and_no_figure_is_claimed(
+    run: Callable[..., tuple[Path, Card]],
+) -> None:
+    folder, card = run(val_share=0, keep="last", patience=1, min_delta=10.0)
+    assert card.training["train"] == {"COVID-19": 24, "Normal": 24, "Pneumonia": 24}
+    assert card.training["validation"] == {"COVID-19": 0, "Normal": 0, "Pneumonia": 0}
+    assert card.metrics.keys() == {"films, test folder"}
+    assert (card.temperature, card.abstain_below) == (1.0, 0.0)
+    history = json.loads((folder / "history.json").read_text())
+    assert len(history) == 12
+    assert not any(name.startswith("valid") for epoch in history for name in epoch)
+    assert [each.name for each in (folder / "checkpoints" / "seed-0").iterdir()] == ["last.ckpt"]
+    assert "not calibrated" in render_card(card)
+    assert Predictor.load(str(folder), device="cpu").card == card
+
+
+class Liar(Teacher):
+    """Calls each image by the label after its own."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.described = {"name": "liar", "sha256": "0" * 64}
+
+    def label(self, images: Sequence[LabelledImage]) -> torch.Tensor:
+        self.asked += [image.sha256 for image in images]
+        return torch.eye(3)[[(LABELS.index(image.label) + 1) % 3 for image in images]]
+
+
+def test_a_network_learns_what_its_teacher_says_of_each_training_image_and_the_card_names_it(
+    films: Path, tmp_path: Path
+) -> None:
+    parts = split(read_catalogue([films]), val_share=0.15, test_share=0.15, seed=0)
+    recipe = Recipe.model_validate(RECIPE | {"teacher": "liar", "teacher_share": 1.0, "keep": "last"})
+    teacher = Liar()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fitted = fit(parts, recipe=recipe, machine=CPU, output=tmp_path / "taught", teacher=teacher)
+    assert sorted(teacher.asked) == sorted(image.sha256 for image in parts.train)
+    predictor = Predictor(fitted.network, replace(fitted.card, temperature=1.0), device=torch.device("cpu"))
+    answers = predictor.predict([predictor.prepare(read_radiograph(film.path)) for film in parts.test])
+    lies = [LABELS[(LABELS.index(film.label) + 1) % 3] for film in parts.test]
+    assert [answer.label for answer in answers] == lies
+    assert fitted.card.training["teacher"] == teacher.described
+    assert "(liar, SHA-256 `000" in render_card(fitted.card)
+
+
 @pytest.mark.parametrize("average", [0, 0.9])
 def test_the_weights_that_are_kept_are_those_that_were_validated_best(
     fitted: Callable[..., Fitted], films: Path, average: float
@@ -185,11 +234,13 @@ def test_the_weights_that_are_kept_are_those_that_were_validated_best(
 
 
 class TestResuming:
-    @pytest.mark.parametrize("average", [0, 0.9])
+    @pytest.mark.parametrize(("average", "val_share"), [(0, 0.15), (0.9, 0.15), (0.9, 0)])
     def test_a_training_cut_off_goes_on_to_what_it_would_have_become(
-        self, fitted: Callable[..., Fitted], monkeypatch: pytest.MonkeyPatch, average: float
+        self, fitted: Callable[..., Fitted], monkeypatch: pytest.MonkeyPatch, average: float, val_share: float
     ) -> None:
         changes: dict[str, object] = {
+            "val_share": val_share,
+            "keep": "best" if val_share else "last",
             "epochs": 4,
             "average": average,
             "schedule": "onecycle",

@@ -14,6 +14,10 @@ from cxr_models.recipe import Recipe, change_recipe, read_recipe, shipped_recipe
         ({"architecture": "vgg16", "head_epochs": 2}, "belong together"),
         ({"architecture": "lenet5", "dropout": 0.5}, "lenet5 as published has none; lenet5_bn has"),
         ({"architecture": "vgg16_pooled", "input_side": 16}, "input_side: .*32"),
+        ({"val_share": 0}, 'without validation images nothing is best; keep = "last"'),
+        ({"val_share": 0, "keep": "last", "attempts": 2}, "attempts 1"),
+        ({"val_share": 0, "keep": "last", "as_published": True}, "not as published"),
+        ({"teacher_share": 0.0}, "teacher_share"),
     ],
     ids=str,
 )
