@@ -18,7 +18,7 @@ from cxr_models.values import LABELS, NORMAL, Prediction
 
 SOURCES = ("covid19-dataset", "covid-nih-mix", "kermany")
 NETWORKS = ("lenet5", "vgg16")
-RECIPES = {"lenet5": "lenet5", "vgg16": "vgg16-imagenet"}
+RECIPES = {"lenet5": "lenet5-taught", "vgg16": "vgg16-imagenet"}
 """Which recipe each network's figures are of."""
 PNEUMONIA = "Pneumonia"
 SUREST = 0.7

@@ -217,7 +217,7 @@ def test_a_network_is_cross_validated_anew_by_its_recipe_where_that_is_asked_for
     printed: Callable[..., tuple[str, str]], results: Path, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def cross_validate(catalogue: Catalogue, *, plan: Plan, output: Path, **_: object) -> None:
-        assert plan.recipe == read_recipe("lenet5")
+        assert plan.recipe == read_recipe(RECIPES["lenet5"])
         assert len(outside_tests(catalogue)) == len(rows)
         sure = [replace(row, probabilities=dict.fromkeys(LABELS, 0) | {row.label: 1}) for row in rows]
         write_predictions(output / OUT_OF_FOLD, sure)
@@ -246,7 +246,7 @@ def test_the_results_that_ship_belong_to_the_images_and_to_the_recipe_that_ships
     hold_against(outside_tests(catalogue), rows, file=file)
     check_folds(outside_tests(catalogue), rows, file=file)
     summary = json.loads(file.with_name("crossvalidation.json").read_text())
-    # Initial weights may have come from a file.
+    # Weights to start or to learn from may have come from a file.
     recipe = read_recipe(RECIPES[file.parent.name])
-    assert Recipe.model_validate(summary["recipe"] | {"initial": recipe.initial}) == recipe
+    assert Recipe.model_validate(summary["recipe"] | {"initial": recipe.initial, "teacher": recipe.teacher}) == recipe
     assert summary["figures"]["n"] == len(rows)
