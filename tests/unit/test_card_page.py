@@ -73,6 +73,8 @@ def test_the_page_says_what_a_model_is_calibrated_on_and_its_biases() -> None:
     assert "biases" not in render_card(CARD)
     training = {name: value for name, value in CARD.training.items() if name != "calibration"}
     biases = {"COVID-19": 0.0, "Normal": -1.411, "Pneumonia": -0.522}
+    assert "0.3332: not calibrated |" in render_card(replace(CARD, training=training))
+    training["validation"] = {"COVID-19": 19, "Normal": 59, "Pneumonia": 79}
     page = render_card(replace(CARD, training=training, biases=biases))
     assert "on the validation images" in page
     assert "; biases COVID-19 0.000, Normal -1.411, Pneumonia -0.522 |" in page
