@@ -33,6 +33,7 @@ ECHO_EVERY = timedelta(seconds=15)
 RETAIN = "retain"
 AUDIT = "audit"
 _AUDIT_SECONDS = 5.0
+_CLOCK_SLACK = timedelta(seconds=1)
 _EVIDENCE_KEPT = timedelta(days=30)
 
 
@@ -50,8 +51,7 @@ class Schedule:
         self._scheduler = BackgroundScheduler(timezone="UTC", executors={"default": self._threads})
         self._closing = Event()
         self._auditor = Auditor(parts)
-        self._steps: list[str] = []
-        self._seen = parts.clock()
+        self._steps: dict[str, timedelta] = {}
         interval = parts.settings.schedule.interval_seconds
         self._add_steps(STUDIES, self._advance, interval)
         for destination in parts.settings.destinations:
@@ -101,15 +101,15 @@ class Schedule:
             self._scheduler.modify_job(job, next_run_time=self._parts.clock())
 
     def keep_time(self) -> None:
-        """Run the steps now if the clock was set back since the last call: their next times are as much too late."""
-        before, self._seen = self._seen, self._parts.clock()
-        if self._seen < before:
-            log.warning("clock.set_back", seconds=round((before - self._seen).total_seconds()))
-            for job in self._steps:
-                self.wake(job)
+        """Run the steps now whose next time is further ahead than their interval: the clock was set back."""
+        for name, interval in self._steps.items():
+            job = self._scheduler.get_job(name)
+            if job is not None and job.next_run_time > self._parts.clock() + interval + _CLOCK_SLACK:
+                log.warning("clock.set_back", step=name)
+                self.wake(name)
 
     def _add_steps(self, job: str, step: Callable[[], None], interval: float) -> None:
-        self._steps.append(job)
+        self._steps[job] = timedelta(seconds=interval)
         # Two instances: the second waits for the first one's lock, so that a wake during a run is not lost.
         self._scheduler.add_job(
             self._guarded(job, step),
