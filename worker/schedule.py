@@ -101,12 +101,13 @@ class Schedule:
             self._scheduler.modify_job(job, next_run_time=self._parts.clock())
 
     def keep_time(self) -> None:
-        """Run the steps now whose next time is further ahead than their interval: the clock was set back."""
+        """Mend what a step of the clock did: run the steps now whose next time is further ahead than their interval."""
         for name, interval in self._steps.items():
             job = self._scheduler.get_job(name)
             if job is not None and job.next_run_time > self._parts.clock() + interval + _CLOCK_SLACK:
                 log.warning("clock.set_back", step=name)
                 self.wake(name)
+        self._scheduler.wakeup()  # it may sleep as long as the clock was set back for, though that was undone since
 
     def _add_steps(self, job: str, step: Callable[[], None], interval: float) -> None:
         self._steps[job] = timedelta(seconds=interval)
