@@ -20,7 +20,7 @@ What parses bytes of strangers is handed millions of broken ones: association re
 answer. Nothing may come of an input but a return or an error that its caller handles. An input may take {most_seconds:.0f} s
 and {most_mib} MiB, and a process must not grow. `make fuzz` does it, and writes this page.
 
-The last run: {minutes:.0f} minutes of one process, loading left out, on {machine}, seed {seed}; {versions}.
+The last run: {minutes:.0f} minutes, loading left out, beside other work on {machine}, seed {seed}; {versions}.
 **{executions:,} inputs, {findings} findings.**
 
 | target | inputs | a second | kept | slowest | most memory for one | memory, then and now | ended |
@@ -47,7 +47,8 @@ took {slowest:.1f} s, the largest {largest:.0f} MiB.
 
 ## Findings of this run
 
-What a run finds is mended, and kept as a few bytes in `tests/property/test_found_by_fuzzing.py`. This run:{found}
+What a run finds is mended and kept as a few bytes in `tests/property/test_found_by_fuzzing.py`, and its target is run again;
+the table has that run. Left of this one:{found}
 
 ## How
 
@@ -61,7 +62,8 @@ the process, as they do in the worker: a crash of theirs is a finding. Warnings 
 ## What is not proven
 
 The decoders themselves (OpenJPEG, libjpeg, CharLS) are compiled without instruments: inputs to them are changed, but not
-guided. TLS handshakes, the database and the network stack are not fuzzed. An hour is an hour.
+guided. pylibjpeg-libjpeg does not give back the memory of a damaged JPEG image that it refuses, some bytes for each pixel:
+that is why `pixels` grows. TLS handshakes, the database and the network stack are not fuzzed. An hour is an hour.
 """
 
 
