@@ -43,10 +43,10 @@ def main() -> int:
     for name in names:
         _fuzz(Result(name=name, folder=folder / name), chosen.minutes * 60 / len(names), options)
     results = [result for name in TARGETS if (result := Result(name=name, folder=folder / name)).folder.is_dir()]
-    found = [path for result in results for path in result.findings]
+    found = [finding for result in results for finding in result.findings]
     print(f"{len(found)} findings" + (f" in {folder}" if found else ""))
-    for path in found:
-        print(f"  {path.relative_to(folder)}: {path.read_text().splitlines()[0]}")
+    for finding in found:
+        print(f"  {finding}")
     if chosen.write:
         write_document(chosen.write, results, seed=chosen.seed)
     return 1 if found else 0

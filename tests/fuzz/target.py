@@ -13,6 +13,8 @@ MOST_SECONDS = 10.0
 """For one input."""
 MOST_BYTES = 1024**3
 """By which one input may make the process grow."""
+MOST_LEFT_BYTES = 64 * 1024**2
+"""By which all inputs together may, in the end."""
 
 ROOT = Path(__file__).resolve().parents[2]
 
