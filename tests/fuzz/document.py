@@ -18,9 +18,9 @@ _PAGE = """\
 
 What parses bytes of strangers is handed millions of broken ones: association requests, objects, pixel data, what peers
 answer. Nothing may come of an input but a return or an error that its caller handles. An input may take {most_seconds:.0f} s
-and {most_mib} MiB, and a process must not grow by more than {left_mib} MiB in the end. `make fuzz` does it, and writes this page.
+and {most_mib} MiB, and a process must not grow by more than {left_mib} MiB in the end. `make fuzz` writes this page.
 
-The last run: {minutes:.0f} minutes, loading left out, beside other work on {machine}, seed {seed}; {versions}.
+The last run: {minutes:.0f} minutes, loading left out, on {machine}, seed {seed}; {versions}.
 **{executions:,} inputs, findings left: {findings}.**
 
 | target | inputs | a second | kept | slowest | most memory for one | memory, then and now | ended |
