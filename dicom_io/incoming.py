@@ -13,7 +13,7 @@ from dicom_io.part10 import StoreRequest
 from dicom_io.status import GeneralStatus, StoreStatus, normalized_status_of, status_of
 from dicom_io.wire import AbortReason, ProtocolError
 
-_LONGEST_PAYLOAD_BYTES = 16 * 1024 * 1024
+_LONGEST_PAYLOAD_BYTES = 8 * 1024 * 1024
 _PATIENCE = 2
 """How many times as large as allowed an object may be for its sender to be told why; a longer one is broken off."""
 
@@ -137,6 +137,9 @@ class Payload:
             return GeneralStatus.RESOURCE_LIMITATION, ""
         try:
             self._service(replace(self._request, dataset=bytes(self._dataset)))
+        except DicomError as error:
+            log.warning("A normalized service refused a message: %s.", type(error).__name__)
+            return normalized_status_of(error), _comment(error)
         except Exception as error:
             log.exception("A normalized service failed.")
             return normalized_status_of(error), _comment(error)

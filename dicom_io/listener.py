@@ -73,6 +73,8 @@ class Listener:
         self._socket = settings.listening or open_port(settings.host, settings.port)
         self.port: int = self._socket.getsockname()[1]
         """The TCP port that is bound."""
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._socket, selectors.EVENT_READ)
         self._accepting = Thread(target=self._accept, name=f"accept-{self.port}", daemon=True)
         self._accepting.start()
 
@@ -96,8 +98,7 @@ class Listener:
     def _accept(self) -> None:
         silent: dict[socket.socket, float] = {}
         """When each came, the oldest first."""
-        with selectors.DefaultSelector() as selector, self._socket:
-            selector.register(self._socket, selectors.EVENT_READ)
+        with self._selector as selector, self._socket:
             while not self._closing:
                 for key, _ in selector.select(_TICK_SECONDS):
                     if key.fileobj is self._socket:
