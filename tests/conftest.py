@@ -106,13 +106,15 @@ def _sqlite(path: Path) -> Iterator[TestDatabase]:
     def away() -> Iterator[None]:
         database.engine.dispose()
         elsewhere = path.rename(path.with_suffix(".away"))
+        path.unlink(missing_ok=True)  # whoever connected just now has made an empty one
         path.mkdir()
+        database.engine.dispose()  # or who connected just before would not notice
         try:
             yield
         finally:
-            database.engine.dispose()
             path.rmdir()
             elsewhere.rename(path)
+            database.engine.dispose()  # or who connected in between would keep an empty one
 
     yield TestDatabase(url=f"sqlite:///{path}", opened=database, away=away, break_connections=database.engine.dispose)
     database.close()

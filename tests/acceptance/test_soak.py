@@ -34,6 +34,8 @@ def test_nothing_is_lost_and_every_report_arrives_once_under(scenario: type, tmp
     need("Orthanc")
     trouble = scenario()
     if missing := trouble.lacks():
+        if trouble.name == "disk":
+            pytest.skip(missing)  # nobody can install the right to mount
         lacking(missing)
 
     disturbances = DISTURBANCES.get(trouble.name, 2)
