@@ -18,7 +18,7 @@ from cxr_models.views import all_views, averaged_logits
 STEPS = 8
 PIXELS_AT_ONCE = 224 * 224
 """Of the input, through the network at once: every step of a small network, one step of a large one."""
-WIDTH = 5 / 32
+WIDTH = 3 / 32
 """Of the window in which a map is averaged, as a share of the side: single pixels of a gradient say nothing to a reader."""
 
 
@@ -45,7 +45,7 @@ def explain_batch(predictor: Predictor, batch: Sequence[Tensor], *, label: str |
     """Map what in each image spoke for a label, against the others.
 
     Integrated gradients (Sundararajan et al. 2017, arXiv:1703.01365) from the image's own mean grey, in 8 steps, of the
-    label's logit less the mean of all: only differences of logits move a probability. Averaged over windows of 5/32 of the
+    label's logit less the mean of all: only differences of logits move a probability. Averaged over windows of 3/32 of the
     side; what spoke against the label is left out. What is explained is the answer of `predict`: all the card's views.
 
     The same map each time, in float32 on the predictor's device. The network stays as it is, so `predict` may run meanwhile.
@@ -96,7 +96,7 @@ def _maps(predictor: Predictor, batch: Sequence[Tensor], label: str | None) -> N
         evidence = _integrated_gradients(predictor, images, label)
     if not torch.isfinite(evidence).all():
         raise NonFiniteOutput(f"{predictor.card.name} answered with something that is not a number.")
-    window = 2 * round(WIDTH * images.shape[-1] / 2) + 1
+    window = 2 * round((WIDTH * images.shape[-1] - 1) / 2) + 1  # odd, or the map would be shifted
     evidence = functional.avg_pool2d(evidence, window, stride=1, padding=window // 2, count_include_pad=False).relu()
     highest = evidence.amax(dim=(2, 3), keepdim=True)
     shares: NDArray[np.float32] = (evidence / highest.clamp(min=torch.finfo(evidence.dtype).tiny))[:, 0].cpu().numpy()

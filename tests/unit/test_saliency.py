@@ -226,4 +226,4 @@ def test_erasing_what_the_map_marks_costs_the_label_more_than_erasing_as_much_el
             loss(torch.stack([row[torch.randperm(len(row), generator=generator)[:erased]] for row in order[:, erased:]]))
             for _ in range(5)
         ]
-        assert loss(order[:, :erased]) > 1.5 * max(*anywhere, loss(order[:, -erased:]), 0.1)
+        assert loss(order[:, :erased]) > 2 * max(*anywhere, loss(order[:, -erased:]), 0.1)
