@@ -53,6 +53,9 @@ if TYPE_CHECKING:  # what only receives does without torch
 log = structlog.get_logger()
 
 STUDIES_AT_ONCE = 64
+ANALYSED_AT_ONCE = 16
+"""So few that what one batch came to is told before much more is analysed; decoding takes most of the time, not the network."""
+TRIED_AT_ONCE = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,20 +102,21 @@ def receive(incoming: IncomingObject, parts: Parts) -> None:
 
 
 def advance(parts: Parts) -> bool:
-    """Take every study as far as it can go now, short of delivery; answer whether anything moved."""
-    completed = complete_studies(parts)
-    analysed = analyse_studies(parts)
-    reported = report_studies(parts)
-    refused = report_refusals(parts)
-    return completed + analysed + reported + refused > 0
+    """Take some studies as far as they can go now, short of delivery; answer whether anything moved.
+
+    A few at a time, and what is analysed is told first, also what a process before this one analysed: neither a backlog nor
+    a process that ends every other second holds a result up.
+    """
+    steps = (tell_studies, complete_studies, analyse_studies, tell_studies)
+    return sum(step(parts) for step in steps) > 0
 
 
 def complete_studies(parts: Parts) -> int:
-    """Call studies complete that were quiet for long enough, by what is known of them."""
+    """Call studies complete that were quiet for long enough, by what is known of them; the longest quiet first."""
     now = parts.clock()
     due = [study for study in _arriving(parts) if is_complete(study, parts.settings.study, now=now)]
     completed = 0
-    for study in due:
+    for study in due[:STUDIES_AT_ONCE]:
         with parts.database.write() as connection:
             if studies.mark_ready(connection, study, now=now, why=why_whole(study.evidence)):
                 completed += 1
@@ -133,10 +137,10 @@ def _arriving(parts: Parts) -> list[StudyProgress]:
 def analyse_studies(parts: Parts) -> int:
     """Select, prepare and predict what is ready, and record the outcome of each study."""
     with parts.database.write() as connection:
-        fresh = analyses.claim_ready(connection, now=parts.clock(), limit=STUDIES_AT_ONCE, data_dir=parts.data_dir)
+        fresh = analyses.claim_ready(connection, now=parts.clock(), limit=ANALYSED_AT_ONCE, data_dir=parts.data_dir)
     analysed = _analyse(fresh, parts) if fresh else 0
     # What was tried before is tried alone: a study that breaks the engine, or ends the process, takes no other with it.
-    for _ in range(STUDIES_AT_ONCE):
+    for _ in range(TRIED_AT_ONCE):
         with parts.database.write() as connection:
             study = analyses.claim_tried(connection, now=parts.clock(), data_dir=parts.data_dir)
         if study is None:
@@ -199,6 +203,11 @@ def record(outcome: StudyOutcome, parts: Parts) -> None:
             eligible=sum(image.eligible for image in outcome.images),
             triage=conclusion.triage,
         )
+
+
+def tell_studies(parts: Parts) -> int:
+    """Make the reports of studies that were analysed, then of those that were not."""
+    return report_studies(parts) + report_refusals(parts)
 
 
 def report_studies(parts: Parts) -> int:

@@ -10,6 +10,7 @@ from typing import NoReturn
 import pydicom
 import pytest
 from pydicom.dataset import Dataset
+from sqlalchemy import select
 
 from cxr_models.errors import DeviceBusy, UnknownModel
 from dicom_io.errors import InvalidReport
@@ -18,7 +19,7 @@ from tests.conftest import TestDatabase
 from tests.factories import PATIENT, make_dx, make_study, radiograph, study_uid
 from tests.fakes import FakePacs, Site, encoded, free_port, make_site, model_identity, request_for, take_in
 from worker import files, pipeline
-from worker.db import analyses, reports, studies
+from worker.db import analyses, reports, schema, studies
 from worker.db.database import Database
 from worker.errors import DatabaseUnavailable
 from worker.pipeline import Parts
@@ -359,6 +360,64 @@ def test_a_study_that_ends_the_process_at_every_attempt_is_given_up_and_takes_no
     assert "10 attempts" in shown["reason"]
     assert site.study(study_uid("good"))["state"] == "reported"
     assert site.study(study_uid("better"))["state"] == "reported"
+
+
+def test_what_was_analysed_is_told_before_more_is_analysed_the_most_urgent_first(site: Site) -> None:
+    class Killed(BaseException):
+        """Stands for the process's sudden end."""
+
+    def killed(_: list[ReadyStudy]) -> NoReturn:
+        told.extend(name for name in ("routine", "urgent") if site.study(study_uid(name))["reports"])
+        raise Killed
+
+    told: list[str] = []
+    for name in ("routine", "urgent"):
+        (ds,) = make_study(name, views=("PA",))
+        site.engine.labels[ds.SOPInstanceUID] = "COVID-19" if name == "urgent" else "Normal"
+        site.receive(ds)
+    site.clock.go_on(seconds=5)
+    pipeline.complete_studies(site.parts)
+    pipeline.analyse_studies(site.parts)
+    assert {site.study(study_uid(name))["state"] for name in ("routine", "urgent")} == {"analysed"}
+    site.receive(*make_study("later", views=("PA",)))
+    site.clock.go_on(seconds=5)
+    site.engine.analyse = killed  # type: ignore[method-assign, assignment]  # every batch ends the process
+    with pytest.raises(Killed):
+        pipeline.advance(site.parts)
+    assert told == ["routine", "urgent"]
+    with site.database.read() as connection:
+        made = connection.execute(select(schema.reports.c.study_id).order_by(schema.reports.c.id)).scalars().all()
+        assert made == [studies.find(connection, study_uid(name)) for name in ("urgent", "routine")]
+
+
+def test_what_was_tried_before_holds_up_no_report_of_what_is_new(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "TRIED_AT_ONCE", 2)
+    tried = [f"tried {number}" for number in range(5)]
+    for name in tried:
+        site.receive(*make_study(name, views=("PA",)))
+    site.engine.breaks_on[study_uid("tried 0")] = DeviceBusy()
+    site.settle()
+    site.engine.breaks_on.clear()
+    site.receive(*make_study("new", views=("PA",)))
+    site.clock.go_on(minutes=1)
+    pipeline.advance(site.parts)
+    assert site.engine.batches[1:] == [[study_uid("new")], *([study_uid(name)] for name in tried[:2])]
+    assert site.study(study_uid("new"))["state"] == "reported"
+    site.settle()
+    assert {site.study(study_uid(name))["state"] for name in tried} == {"reported"}
+
+
+def test_a_backlog_is_called_complete_some_at_a_time_the_longest_quiet_first(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "STUDIES_AT_ONCE", 2)
+    for name in ("first", "second", "third"):
+        site.receive(*make_study(name, views=("PA",)))
+        site.clock.go_on(seconds=10)
+    assert pipeline.complete_studies(site.parts) == 2
+    assert [site.study(study_uid(name))["state"] for name in ("first", "second", "third")] == ["ready", "ready", "arriving"]
+    site.settle()
+    assert site.study(study_uid("third"))["state"] == "reported"
 
 
 def _run_with_restarts(parts: Parts, death: type[BaseException]) -> None:

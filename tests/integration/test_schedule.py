@@ -108,6 +108,30 @@ def test_a_clock_that_is_set_back_holds_up_nothing(test_database: TestDatabase, 
         wait_for(lambda: worker.state() == "reported", "the steps")
 
 
+def test_the_first_report_of_a_backlog_is_sent_before_more_than_two_batches_are_analysed(
+    test_database: TestDatabase, tmp_path: Path, pacs: FakePacs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "ANALYSED_AT_ONCE", 2)
+
+    class Waiting(FakeEngine):
+        def analyse(self, studies: Sequence[ReadyStudy]) -> Iterator[StudyOutcome]:
+            if len(self.batches) == 2:
+                wait_for(lambda: bool(pacs.received), "the first report in the PACS")
+            return super().analyse(studies)
+
+    names = [f"study {number}" for number in range(7)]
+    parts = Parts(
+        settings=Settings(data_dir=tmp_path), database=test_database.opened, clock=lambda: datetime.now(UTC), engine=FakeEngine
+    )
+    for name in names:
+        for ds in make_study(name, views=("PA",)):
+            take_in(request_for(ds), parts)
+    engine = Waiting()
+    with running(test_database, tmp_path, engine=engine, destinations=[_destination(pacs)]) as worker:
+        wait_for(lambda: {worker.state(name) for name in names} == {"delivered"}, "every report")
+    assert engine.batches == [[study_uid(name) for name in names[first : first + 2]] for first in range(0, 7, 2)]
+
+
 class _SlowEngine(FakeEngine):
     """Waits in the middle of an analysis until it is let go on."""
 
