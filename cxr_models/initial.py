@@ -58,12 +58,15 @@ class InitialWeights:
         Of the file's bytes, in hexadecimal.
     tensors
         By the parameters' names, as torchvision and our networks have them.
+    option
+        By which a person names others.
     """
 
     name: str
     sha256: str
     tensors: Mapping[str, Tensor]
     normalisation: Normalisation
+    option: str = "--initial"
 
 
 def read_initial(recipe: Recipe, *, option: str = "--initial") -> InitialWeights:
@@ -85,7 +88,7 @@ def read_initial(recipe: Recipe, *, option: str = "--initial") -> InitialWeights
     initial = recipe.initial or ""
     path = Path(initial).expanduser()
     if path.is_dir():
-        return _read_model(path)
+        return _read_model(path, option=option)
     kind: str = recipe.initial_normalisation
     if initial in {IMAGENET, IMAGENET_FEATURES}:
         kind = "imagenet" if initial == IMAGENET else "caffe"
@@ -97,7 +100,7 @@ def read_initial(recipe: Recipe, *, option: str = "--initial") -> InitialWeights
             f"There are no initial weights {initial}: it is neither {IMAGENET}, {IMAGENET_FEATURES}, a file nor a model folder"
             f" ({error.strerror}); name one of these with {option}."
         ) from error
-    tensors = _unpack(content, name=path.name)
+    tensors = _unpack(content, name=path.name, option=option)
     if initial == IMAGENET_FEATURES:
         # Its file has a head as well, of values that are no numbers.
         tensors = {name: tensor for name, tensor in tensors.items() if name.startswith("features.")}
@@ -106,10 +109,11 @@ def read_initial(recipe: Recipe, *, option: str = "--initial") -> InitialWeights
         sha256=hashlib.sha256(content).hexdigest(),
         tensors=tensors,
         normalisation=NORMALISATIONS[kind],
+        option=option,
     )
 
 
-def _read_model(folder: Path) -> InitialWeights:
+def _read_model(folder: Path, *, option: str) -> InitialWeights:
     network, card = load_network(folder, torch.device("cpu"))
     tensors = network.state_dict()
     if card.labels != LABELS:
@@ -120,6 +124,7 @@ def _read_model(folder: Path) -> InitialWeights:
         sha256=card.weights_sha256,
         tensors=tensors,
         normalisation=Normalisation(mean=(card.mean,), std=(card.std,)),
+        option=option,
     )
 
 
@@ -129,12 +134,12 @@ def take_over(initial: InitialWeights, *, network: nn.Module, preparation: Prepa
     Raises
     ------
     InvalidModel
-        The weights lack some of the network's convolutions.
+        The weights lack some of the network's convolutions, or are not all numbers.
     """
     own = network.state_dict()
     given = dict(initial.tensors)
     if f"{FIRST}.weight" in given:
-        given |= _fold(given, initial.normalisation, preparation)
+        given |= _fold(initial, preparation)
     taken = {name: given[name] for name, tensor in own.items() if name in given and given[name].shape == tensor.shape}
     # The number of batches that a batch normalisation saw is in older files not there, and nothing depends on it.
     body = [name for name in own if name.startswith("features.") and not name.endswith("num_batches_tracked")]
@@ -142,7 +147,12 @@ def take_over(initial: InitialWeights, *, network: nn.Module, preparation: Prepa
     if missing:
         raise InvalidModel(
             f"The initial weights {initial.name} do not fit: of the {len(body)} tensors of the convolutions they lack"
-            f" {len(missing)}, or have them in another shape, such as {missing[0]}."
+            f" {len(missing)}, or have them in another shape, such as {missing[0]}; name others with {initial.option}."
+        )
+    if wrong := [name for name, tensor in taken.items() if not tensor.isfinite().all()]:
+        raise InvalidModel(
+            f"The initial weights {initial.name} hold values that are no numbers, such as in {wrong[0]};"
+            f" name others with {initial.option}."
         )
     network.load_state_dict(taken, strict=False)
     head = [name for name in own if name.startswith("classifier.")]
@@ -151,19 +161,23 @@ def take_over(initial: InitialWeights, *, network: nn.Module, preparation: Prepa
     return f"{FIRST} folded, {len(taken)} tensors taken, {told}"
 
 
-def _fold(tensors: Mapping[str, Tensor], source: Normalisation, ours: Preparation) -> dict[str, Tensor]:
+def _fold(initial: InitialWeights, ours: Preparation) -> dict[str, Tensor]:
     """Return the first convolution for one channel z = (x - ours.mean) / ours.std.
 
     Its source sees (x - mean) / std = z * ours.std / std + (ours.mean - mean) / std in each channel: the factor goes into the
     weights, the summand into the bias. At the border the two differ, as a padding of 0 stands for another grey.
     """
-    weight = tensors[f"{FIRST}.weight"].float()
-    channels = weight.shape[1]
-    if channels != len(source.mean):
-        raise InvalidModel(f"The initial weights' first convolution has {channels} channels, not {len(source.mean)}.")
+    source, weight = initial.normalisation, initial.tensors[f"{FIRST}.weight"].float()
+    bias = initial.tensors.get(f"{FIRST}.bias", torch.zeros(len(weight))).float()
+    channels = len(source.mean)
+    if weight.shape[1:2] != (channels,) or bias.shape != weight.shape[:1]:
+        raise InvalidModel(
+            f"The first convolution of the initial weights {initial.name} has weights of shape {tuple(weight.shape)} and biases"
+            f" of shape {tuple(bias.shape)}, not one bias for each output and {channels} channels;"
+            f" name others with {initial.option}."
+        )
     std = torch.tensor(source.std).view(1, -1, 1, 1)
     mean = torch.tensor(source.mean).view(1, -1, 1, 1)
-    bias = tensors.get(f"{FIRST}.bias", torch.zeros(len(weight))).float()
     return {
         f"{FIRST}.weight": (weight * (ours.std / std)).sum(dim=1, keepdim=True),
         f"{FIRST}.bias": bias + (weight * ((ours.mean - mean) / std)).sum(dim=(1, 2, 3)),
@@ -191,7 +205,7 @@ def _fetch(name: str, *, architecture: str, option: str) -> Path:
     return path
 
 
-def _unpack(content: bytes, *, name: str) -> Mapping[str, Tensor]:
+def _unpack(content: bytes, *, name: str, option: str) -> Mapping[str, Tensor]:
     try:
         found: Any
         if name.endswith(".safetensors"):
@@ -202,8 +216,9 @@ def _unpack(content: bytes, *, name: str) -> Mapping[str, Tensor]:
                 warnings.simplefilter("ignore")
                 found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
             found = found.get("state_dict", found)
+        return {key: each for key, each in found.items() if isinstance(each, Tensor)}
     except (safetensors.SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, AttributeError) as error:
         raise InvalidModel(
-            f"The initial weights {name} are no file of tensors alone; save the network's state_dict(), or a .safetensors file."
+            f"The initial weights {name} are no file of tensors alone; save the network's state_dict(), or a .safetensors file,"
+            f" and name it with {option}."
         ) from error
-    return {key: each for key, each in found.items() if isinstance(each, Tensor)}

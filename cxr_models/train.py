@@ -75,13 +75,14 @@ def train(catalogue: Catalogue, *, recipe: Recipe, output: Path, machine: Machin
     InvalidModel, InvalidRecipe, UnknownDevice
         As `fit`.
     """
+    teacher = read_teacher(recipe)
     catalogue = group_by_film(catalogue)
     parts = _split(catalogue, recipe)
     for name, images in (("training", parts.train), ("validation", parts.val), ("test", parts.test)):
         log.info("%s: %d images, %s", name, len(images), count(images))
     if parts.dropped:
         log.warning("%d images left out of training: their film or patient is also measured on.", len(parts.dropped))
-    fitted = fit(parts, recipe=recipe, machine=machine, output=output)
+    fitted = fit(parts, recipe=recipe, machine=machine, output=output, teacher=teacher)
     predictor = Predictor(fitted.network, fitted.card, device=torch.device("cpu"))
     metrics = measure_parts(predictor, catalogue, recipe=recipe)
     if recipe.as_published:

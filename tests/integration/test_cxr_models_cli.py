@@ -1,3 +1,4 @@
+import hashlib
 import json
 import shutil
 import subprocess
@@ -9,12 +10,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from PIL import Image
+from torch import nn
 
 from cxr_models.checkpoint import read_card
 from cxr_models.cli import main
+from cxr_models.networks import build_network
 from cxr_models.predictions_file import read_predictions
+from cxr_models.recipe import HERE as RECIPES
 from cxr_models.zoo import find_model
 from tests.factories import data_folder
 
@@ -301,3 +306,28 @@ def test_evaluating_the_published_test_images_reproduces_the_card_that_ships(cal
     assert measured["ece"] == pytest.approx(written["ece"], abs=1e-3)
     # The card's intervals also know which images share a film.
     assert measured["intervals"]["accuracy"] == pytest.approx(written["intervals"]["accuracy"], abs=0.03)
+
+
+def test_the_recipe_that_ships_trains_and_is_cross_validated_with_a_teachers_file(
+    call: Call, films: Path, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    features = build_network("vgg16_pooled", classes=3).get_submodule("features")
+    features.register_module("0", nn.Conv2d(3, 64, kernel_size=3, padding=1))
+    file = tmp_path / "teacher.safetensors"
+    safetensors.torch.save_file({f"features.{name}": each for name, each in features.state_dict().items()}, file)
+    recipe = tmp_path / "short.toml"
+    recipe.write_text((RECIPES / "lenet5-taught.toml").read_text().replace("epochs = 120", "epochs = 1"))
+    common = ("--recipe", recipe, "--teacher", file, "--data", films, "--accelerator", "cpu")
+    told = {"name": "teacher.safetensors", "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+    trained = call("train", "--architecture", "lenet5", *common, "--output", tmp_path / "model")
+    assert trained.code == 0, trained.stderr
+    card = read_card(tmp_path / "model")
+    assert card.training["teacher"] == told
+    assert card.training["recipe"]["teacher"] == "teacher.safetensors"
+    assert card.training["train"] == {"COVID-19": 8, "Normal": 8, "Pneumonia": 8}
+    validated = call("crossvalidate", *common, "--folds", "2", "--output", tmp_path / "folds", "--json")
+    assert validated.code == 0, validated.stderr
+    summary = json.loads(validated.stdout)
+    assert [fold["teacher"] for fold in summary["each_fold"]] == [told, told]
+    assert summary["figures"]["n"] == 24

@@ -182,6 +182,28 @@ def shallow(path: Path, tensors: dict[str, Tensor]) -> Path:
     return path.with_suffix(".safetensors")
 
 
+def no_dictionary(path: Path, _: dict[str, Tensor]) -> Path:
+    torch.save({"state_dict": 3}, path.with_suffix(".pth"))
+    return path.with_suffix(".pth")
+
+
+def of_too_many_outputs(path: Path, tensors: dict[str, Tensor]) -> Path:
+    wide = torch.zeros(128, 3, 3, 3)
+    safetensors.torch.save_file(tensors | {"features.0.weight": wide}, path.with_suffix(".safetensors"))
+    return path.with_suffix(".safetensors")
+
+
+def of_one_dimension(path: Path, tensors: dict[str, Tensor]) -> Path:
+    safetensors.torch.save_file(tensors | {"features.0.weight": torch.zeros(64)}, path.with_suffix(".safetensors"))
+    return path.with_suffix(".safetensors")
+
+
+def of_no_number(path: Path, tensors: dict[str, Tensor]) -> Path:
+    spoilt = torch.full_like(tensors["features.28.bias"], torch.nan)
+    safetensors.torch.save_file(tensors | {"features.28.bias": spoilt}, path.with_suffix(".safetensors"))
+    return path.with_suffix(".safetensors")
+
+
 def of_two_channels(path: Path, tensors: dict[str, Tensor]) -> Path:
     safetensors.torch.save_file(tensors | {"features.0.weight": torch.zeros(64, 2, 3, 3)}, path.with_suffix(".safetensors"))
     return path.with_suffix(".safetensors")
@@ -199,7 +221,11 @@ def missing(path: Path, _: dict[str, Tensor]) -> Path:
         (no_tensors, "are no file of tensors alone"),
         (cut_off, "are no file of tensors alone"),
         (shallow, r"of the 26 tensors of the convolutions they lack 2.*features.28.weight"),
-        (of_two_channels, "has 2 channels, not 3"),
+        (no_dictionary, "are no file of tensors alone"),
+        (of_two_channels, r"weights of shape \(64, 2, 3, 3\) .* 3 channels"),
+        (of_too_many_outputs, r"weights of shape \(128, 3, 3, 3\) and biases of shape \(64,\)"),
+        (of_one_dimension, r"weights of shape \(64,\) "),
+        (of_no_number, r"no numbers, such as in features.28.bias"),
         (missing, "it is neither imagenet, imagenet-features, a file nor a model folder"),
     ],
     ids=lambda each: getattr(each, "__name__", ""),
@@ -207,7 +233,7 @@ def missing(path: Path, _: dict[str, Tensor]) -> Path:
 def test_what_holds_no_fitting_weights_is_refused_in_one_clear_error(
     tensors: dict[str, Tensor], tmp_path: Path, make: Callable[[Path, dict[str, Tensor]], Path], told: str
 ) -> None:
-    with pytest.raises(InvalidModel, match=told):
+    with pytest.raises(InvalidModel, match=rf"{told}.* with --initial"):
         start_from(make(tmp_path / "weights", tensors))
 
 

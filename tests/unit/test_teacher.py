@@ -12,12 +12,14 @@ from torch.nn import functional
 
 from cxr_models import teacher as module
 from cxr_models.catalogue import LabelledImage, read_catalogue
+from cxr_models.checkpoint import WEIGHTS
 from cxr_models.classifier import Classifier
 from cxr_models.errors import InvalidModel
 from cxr_models.networks import build_network
 from cxr_models.recipe import Recipe
 from cxr_models.teacher import read_teacher, regress, soft_labels
 from cxr_models.values import LABELS
+from cxr_models.zoo import find_model
 from tests.factories import write_films
 
 GROUPS = 60
@@ -136,6 +138,11 @@ def test_a_recipe_without_a_teacher_has_none() -> None:
 def test_missing_weights_are_one_clear_error_that_names_the_option(tmp_path: Path) -> None:
     with pytest.raises(InvalidModel, match=r"no initial weights .*gone.safetensors.*--teacher"):
         read_teacher(taught(teacher=str(tmp_path / "gone.safetensors")))
+
+
+def test_a_file_of_other_weights_is_one_clear_error_that_names_the_option() -> None:
+    with pytest.raises(InvalidModel, match=r"weights.safetensors has weights of shape .*; name others with --teacher"):
+        read_teacher(taught(teacher=str(find_model("lenet5") / WEIGHTS)))
 
 
 def test_without_a_network_the_error_names_the_option_for_the_teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
