@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from dicom_io.attributes import Unreadable, integers, numbers, shown, strings
+from dicom_io.frame import Cells
 from dicom_io.header import read_header
 from dicom_io.shutter import Mask, visible_pixels
 from dicom_io.standing import AS_TOLD, Correction, Standing, orientation_of
-from dicom_io.stored import MAX_PIXELS, Cells, Layout, read_cells, read_layout
+from dicom_io.stored import MAX_PIXELS, Layout, read_cells, read_layout
 from dicom_io.voi import display_values, is_inverted, modality_values
 
 __all__ = ["AS_TOLD", "MAX_PIXELS", "Correction", "Image", "image_from", "read_header", "read_image"]

@@ -14,8 +14,9 @@ from pydicom.tag import BaseTag
 from dicom_io.bounded import require_short
 from dicom_io.errors import DicomError, InvalidObject
 from dicom_io.foreign import any_error_as
+from dicom_io.frame import Cells
 from dicom_io.header import read_header
-from dicom_io.stored import MOST_FILE_BYTES, Cells, read_cells, read_layout, transfer_syntax_of
+from dicom_io.stored import MOST_FILE_BYTES, read_cells, read_layout, transfer_syntax_of
 
 _PIXEL_ENCODING = frozenset({0x7FE00001, 0x7FE00002, 0x7FE00003, 0x7FE00010})
 """Offset tables and the pixel data itself."""

@@ -2,23 +2,22 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.encaps import encapsulate, generate_frames
-from pydicom.pixels.decoders.base import get_decoder
+from pydicom.encaps import generate_frames
 from pydicom.uid import UID, ExplicitVRBigEndian, RLELossless
 
 from dicom_io.bounded import value_of
 from dicom_io.codestream import checked_frame
+from dicom_io.decoders import decoders
 from dicom_io.errors import UndecodablePixels
 from dicom_io.foreign import any_error_as
+from dicom_io.frame import Cells, Frame
 from dicom_io.quiet import quietly
 from dicom_io.rle import unpacked
-
-Cells = NDArray[np.uint8] | NDArray[np.uint16]
 
 MAX_PIXELS: Final = 60_000_000
 """Rows times Columns that is still decoded; the largest stitched radiographs have some 30 million.
@@ -39,9 +38,6 @@ LOSSY: Final = frozenset(
     }
 )
 """Transfer syntaxes whose decoded values may overshoot BitsStored by rounding, and so are clipped, never masked."""
-
-_DECODERS: Final = ("pyjpegls", "pylibjpeg", "pillow")
-"""In the order of trust. GDCM is not among them: it aborts the whole process on some damaged images."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,6 +137,8 @@ def read_cells(ds: Dataset, layout: Layout) -> tuple[Cells, str | None]:
     ------
     UndecodablePixels
         No pixel data, too little of it, or no decoder that reads it.
+    OSError
+        No process can be started to decode it; see `status.is_transient`.
     """
     with quietly:
         with any_error_as(UndecodablePixels, "PixelData cannot be read ({})."):  # perhaps only now, from the file
@@ -197,39 +195,17 @@ def _decode(value: bytes, transfer_syntax: UID, layout: Layout) -> tuple[Cells, 
         bytes_per_pixel = layout.bits_allocated // 8
         return unpacked(frame, rows=layout.rows, columns=layout.columns, bytes_per_pixel=bytes_per_pixel), None
     frame = checked_frame(frame, transfer_syntax=transfer_syntax, rows=layout.rows, columns=layout.columns)
-    try:
-        decoder = get_decoder(transfer_syntax)
-    except NotImplementedError as error:
-        raise UndecodablePixels(f"No decoder for {transfer_syntax.name}.") from error
-    source = encapsulate([frame], has_bot=False)
-    options: dict[str, Any] = {
-        "rows": layout.rows,
-        "columns": layout.columns,
-        "samples_per_pixel": 1,
-        "number_of_frames": 1,
-        "bits_allocated": layout.bits_allocated,
-        "bits_stored": layout.bits_stored,
-        "pixel_representation": int(layout.signed),
-        "photometric_interpretation": "MONOCHROME2",
-        "pixel_keyword": "PixelData",
-    }
-    tried: list[str] = []
-    for plugin in _DECODERS:
-        if plugin not in decoder.available_plugins:
-            continue
-        try:
-            with any_error_as(UndecodablePixels, f"{plugin} ({{}})"):
-                decoded, _ = decoder.as_array(source, raw=True, index=0, decoding_plugin=plugin, **options)
-        except UndecodablePixels as error:  # the next one may do better
-            tried.append(str(error))
-            continue
-        if decoded.shape != (layout.rows, layout.columns):
-            tried.append(f"{plugin} (gave another size)")
-            continue
-        width = layout.bits_allocated // 8
-        cells: Cells = decoded.astype(f"{'i' if layout.signed else 'u'}{width}", copy=False).view(f"u{width}")
-        return cells, f"read by {plugin}, refused by {', '.join(tried)}" if tried else None
-    raise UndecodablePixels(f"No decoder read this {transfer_syntax.name} image; tried {', '.join(tried) or 'none'}.")
+    return decoders.decode(
+        Frame(
+            transfer_syntax=transfer_syntax,
+            rows=layout.rows,
+            columns=layout.columns,
+            bits_allocated=layout.bits_allocated,
+            bits_stored=layout.bits_stored,
+            signed=layout.signed,
+            data=frame,
+        )
+    )
 
 
 def _integer(ds: Dataset, keyword: str, default: int | None = None) -> int:

@@ -13,6 +13,7 @@ from cxr_models.errors import DeviceBusy
 from cxr_models.gate import FrontalGate
 from cxr_models.predict import Predictor
 from cxr_models.saliency import explain
+from dicom_io.decoders import decoders
 from dicom_io.status import is_transient
 from worker.log import traceback_of
 from worker.registry import identity_of
@@ -20,7 +21,7 @@ from worker.shadow import Shadow
 from worker.steps.predict import predict
 from worker.steps.prepare import PreparedImage, prepare, undecodable
 from worker.steps.select import newest_contents, select
-from worker.values import Answer, ImageOutcome, ModelIdentity, ReadyStudy, StoredInstance, StudyOutcome
+from worker.values import Answer, ImageOutcome, ModelIdentity, ReadyStudy, StoredInstance, StudyOutcome, Unanswered
 
 
 class Engine(Protocol):
@@ -54,7 +55,7 @@ BY_HEADER: Final = Gate()
 class LocalEngine:
     """Decodes in threads and predicts on one warm model, batching images of different studies into one forward pass.
 
-    A shadow model, where there is one, answers after it on the same decoded images.
+    A shadow model, where there is one, answers after it on the same decoded images, and is waited for only so long.
     """
 
     def __init__(
@@ -83,8 +84,9 @@ class LocalEngine:
         return explain(self.predictor, self.predictor.prepare(pixels), label=label)
 
     def close(self) -> None:
-        """Let the decoding threads go."""
+        """Let the decoding threads go, and the processes that decode for them."""
         self._pool.shutdown(cancel_futures=True)
+        decoders.close()
 
     def _open_all(self, study: ReadyStudy) -> list[PreparedImage | ImageOutcome]:
         chosen, set_aside = newest_contents(study.instances)
@@ -129,7 +131,7 @@ class LocalEngine:
                 raise
             return predict(self.predictor, tensors)
 
-    def _shadow_answers(self, images: Sequence[PreparedImage]) -> Sequence[Answer | str | None]:
+    def _shadow_answers(self, images: Sequence[PreparedImage]) -> Sequence[Answer | Unanswered | None]:
         shadowed = [image.shadow for image in images if image.shadow is not None]
         answers = iter(self.shadow.answer(shadowed) if self.shadow is not None and shadowed else ())
         return [None if image.shadow is None else next(answers) for image in images]

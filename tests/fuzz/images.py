@@ -1,14 +1,17 @@
 """Received files as images: what is made of them, and what is told of them."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Final
+from unittest.mock import patch
 
 import numpy as np
 
 from cxr_models.gate import FrontalGate
 from cxr_models.prepare import prepare as to_tensor
 from cxr_models.values import Preparation
+from dicom_io.decoders import decoders
+from dicom_io.decoding import decode
 from dicom_io.errors import InvalidReport, NotDicom, UndecodablePixels
 from dicom_io.errors import Permanent as PermanentDicomError
 from dicom_io.header import read_header
@@ -32,6 +35,16 @@ from worker.values import ImageOutcome
 _TO_TENSOR: Final = Preparation(side=32)
 
 
+def _in_this_process(run: Callable[[bytes], None]) -> Callable[[bytes], None]:
+    """Have frames decoded where a crash is seen; a process that is replaced after each damaged one would take all the time."""
+
+    def run_here(data: bytes) -> None:
+        with patch.object(decoders, "decode", decode):
+            run(data)
+
+    return run_here
+
+
 def _decode(data: bytes) -> None:
     pixels = image_from(read_header(written(data))).pixels
     if pixels.dtype != np.float32 or not np.isfinite(pixels).all() or pixels.min() < 0 or pixels.max() > 1:
@@ -42,9 +55,9 @@ PIXELS = Target(
     name="pixels",
     says=(
         "Files to pictures: `header.read_header` and `pixels.image_from`, small images in every transfer syntax that is "
-        "decoded; a picture must be finite and within 0 and 1. The decoders run in this process, as they do in the worker."
+        "decoded; a picture must be finite and within 0 and 1. The libraries run in this process, not apart as in the worker."
     ),
-    run=_decode,
+    run=_in_this_process(_decode),
     allowed=(NotDicom, UndecodablePixels),
     seeds=sound_files,
     hostile=hostile_pictures,
@@ -84,7 +97,7 @@ ANALYSIS = Target(
         "Received files as the pipeline takes them: `select`, then decode, examine by the gate, and `prepare`; and whether one "
         "says the same as another (`sameness.same_content`). Nothing may be raised: every end is a reason."
     ),
-    run=_analyse,
+    run=_in_this_process(_analyse),
     allowed=(),
     seeds=_analysed_files,
     hostile=hostile_films,
