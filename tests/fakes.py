@@ -30,7 +30,7 @@ from worker.pipeline import Parts
 from worker.reception import Reception
 from worker.settings import Destination, Settings
 from worker.steps.select import newest_contents, refused, select
-from worker.values import Answer, ImageOutcome, InstanceId, ModelIdentity, ReadyStudy, StoredInstance, StudyOutcome
+from worker.values import Answer, ImageOutcome, InstanceId, ModelIdentity, ReadyStudy, StoredInstance, StudyOutcome, Unanswered
 
 NOON = datetime(2031, 5, 20, 12, 0, tzinfo=UTC)
 THRESHOLDS = {"COVID-19": 0.3, "Pneumonia": 0.3}
@@ -65,7 +65,7 @@ class FakeEngine:
         """By SOP Instance UID; Normal where there is none."""
         self.undetermined: set[str] = set()
         """SOP Instance UIDs of which the model is not sure."""
-        self.shadows: dict[str, Answer | str] = {}
+        self.shadows: dict[str, Answer | Unanswered] = {}
         """By SOP Instance UID, what the shadow model says, or why it says nothing."""
         self.breaks_on: dict[str, Exception] = {}
         """By Study Instance UID: raised when this study's turn comes."""

@@ -4,11 +4,13 @@ Each process counts for itself; what all processes would say alike (studies, que
 `worker.standing`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from threading import Lock
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
+
+from worker.values import Answer, Unanswered
 
 OTHER = "other"
 """Stands for every caller beyond the first few, so that strangers cannot fill the memory with their names."""
@@ -49,6 +51,7 @@ class Metrics:
             registry=self.registry,
         )
         self._analysed = self._counter("cxr_studies_analysed", "Studies that the engine answered.")
+        self._shadow_images = self._counter("cxr_shadow_images", "Images that the shadow model was asked about.", "outcome")
         self._attempts = self._counter("cxr_delivery_attempts", "Reports sent to a destination.", "destination", "outcome")
 
     def _counter(self, name: str, says: str, *labels: str) -> Counter:
@@ -78,6 +81,11 @@ class Metrics:
         """Count the studies of a batch that were answered, and what it took."""
         self._analysed.inc(count)
         self._analysis_seconds.observe(seconds)
+
+    def shadowed(self, said: Sequence[Answer | Unanswered]) -> None:
+        """Count images that the shadow model was asked about, by whether it answered."""
+        for each in said:
+            self._shadow_images.labels("answered" if isinstance(each, Answer) else "unanswered").inc()
 
     def sent(self, destination: str, error: Exception | None) -> None:
         """Count an attempt to deliver a report, as ``kept`` or by the name of its error."""

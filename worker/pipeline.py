@@ -19,7 +19,7 @@ import structlog
 from cxr_models.errors import ModelError
 from dicom_io.errors import DicomError, ObjectRefused, PeerBusy
 from dicom_io.errors import Permanent as PermanentDicomError
-from worker.db import analyses, arrivals, events, reports, studies
+from worker.db import analyses, arrivals, events, outcomes, reports, studies
 from worker.db.arrivals import Arrival
 from worker.db.database import Database
 from worker.db.studies import StudyProgress
@@ -193,8 +193,9 @@ def record(outcome: StudyOutcome, parts: Parts) -> None:
     """Write down what became of a study; nothing is written when new images reopened it meanwhile."""
     conclusion = conclude(outcome)
     with parts.database.write() as connection:
-        recorded = analyses.record_outcome(connection, outcome, conclusion, now=parts.clock())
+        recorded = outcomes.record(connection, outcome, conclusion, now=parts.clock())
     if recorded:
+        parts.metrics.shadowed([image.shadow for image in outcome.images if image.shadow is not None])
         log.info(
             "study.concluded",
             state=conclusion.state,

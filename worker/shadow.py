@@ -5,9 +5,11 @@ Nothing here raises: whatever becomes of a shadow, the active model's answer sta
 
 import fcntl
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from threading import Event, Thread
 from time import monotonic, time
 from typing import Self
 
@@ -22,10 +24,10 @@ from cxr_models.values import Card
 from worker.db.models import RegisteredModel
 from worker.files import make_folder
 from worker.log import traceback_of
-from worker.registry import ModelFolder, find_exactly
+from worker.registry import ModelFolder, find_exactly, identity_of
 from worker.settings import Settings
 from worker.steps.predict import predict
-from worker.values import Answer
+from worker.values import Answer, ModelIdentity, Unanswered
 
 log = structlog.get_logger()
 
@@ -34,44 +36,58 @@ UNLOADABLE = "cannot be loaded"
 AT_WORK = Path("models") / ".shadow-at-work"
 """In the data folder; locked and not empty while a shadow loads or predicts, only not empty where the process ended so."""
 _LEFT_ALONE_SECONDS = 3600.0
+PATIENCE_SECONDS = 5.0
+"""For how long the results of the active model wait for those of the shadow on the same batch."""
+_PARTING_SECONDS = 5.0
+_AT_ONCE = 4
+"""Images that are predicted before the shadow looks whether it is still waited for."""
+_STILL_LOADING = "The shadow is still being loaded."
+_STILL_AT_WORK = "The shadow is still at work on images before this one."
+_TOO_SLOW = f"The shadow had no answer within {PATIENCE_SECONDS:g} seconds."
 
 
 class Shadow:
-    """A second model beside the active one. A failure of it is words in the place of an answer."""
+    """A second model beside the active one. A failure of it is words in the place of an answer.
 
-    def __init__(self, predictor: Predictor | None, *, data_dir: Path, failure: str = "") -> None:
+    It loads and predicts in a thread of its own, which is waited for only so long: one that is slow answers a part of a batch,
+    one that hangs nothing until it is done. A thread that never ends ends with the process.
+    """
+
+    def __init__(self, *, data_dir: Path, model: ModelIdentity | None = None, failure: str = "") -> None:
         self.failure = failure
         """Why it answers nothing; empty while it does."""
-        self._predictor = predictor
+        self._model = model
+        self._predictor: Predictor | None = None
         self._data_dir = data_dir
+        self._thread: Thread | None = None
+        self._let_off = Event()
 
     @classmethod
-    def load(cls, model: ModelFolder, settings: Settings) -> Self:
-        """Load and warm it up, or know why it cannot be."""
-        device, batch_size = settings.inference.device, settings.inference.batch_size
-        try:
-            with _at_work(settings.data_dir):
-                predictor = Predictor.load(str(model.path.resolve()), device=device, batch_size=batch_size)
-                predictor.warm_up()
-        except Exception as error:  # noqa: BLE001  a shadow may fail in any way, and the active model must answer
-            return cls(None, data_dir=settings.data_dir, failure=_failed(error, UNLOADABLE))
-        log.info("shadow.loaded", model=predictor.card.name, version=predictor.card.version, device=str(predictor.device))
-        return cls(predictor, data_dir=settings.data_dir)
+    def load(cls, model: ModelFolder, card: Card, settings: Settings) -> Self:
+        """Load and warm it up, or know why it cannot be, or not yet."""
+        shadow = cls(data_dir=settings.data_dir, model=identity_of(card), failure=_STILL_LOADING)
+        shadow._in_time(partial(shadow._load, model, settings))
+        return shadow
 
-    def prepare(self, image: NDArray[np.float32]) -> torch.Tensor | str:
+    @property
+    def at_work(self) -> bool:
+        """Whether its thread has not come back."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def prepare(self, image: NDArray[np.float32]) -> torch.Tensor | Unanswered:
         """Turn an image into this model's own input, as `Predictor.prepare`, from any thread."""
         predictor = self._predictor
         if predictor is None:
-            return self.failure
+            return self._unanswered(self.failure)
         try:
             return predictor.prepare(image)
-        except Exception as error:  # noqa: BLE001  as in load
-            return _failed(error, "cannot take the image")
+        except Exception as error:  # noqa: BLE001  a shadow may fail in any way, and the active model must answer
+            return self._unanswered(_failed(error, "cannot take the image"))
 
-    def answer(self, prepared: Sequence[torch.Tensor | str]) -> list[Answer | str]:
-        """Answer what `prepare` returned, in its order."""
+    def answer(self, prepared: Sequence[torch.Tensor | Unanswered]) -> list[Answer | Unanswered]:
+        """Answer what `prepare` returned, in its order, or say why not."""
         tensors = [each for each in prepared if isinstance(each, torch.Tensor)]
-        answers = iter(self._answers(tensors))
+        answers = iter(self._answers(tensors) if tensors else ())
         return [next(answers) if isinstance(each, torch.Tensor) else each for each in prepared]
 
     def let_go(self) -> bool:
@@ -84,19 +100,65 @@ class Shadow:
             torch.cuda.empty_cache()
         return held
 
-    def _answers(self, tensors: Sequence[torch.Tensor]) -> list[Answer | str]:
-        predictor = self._predictor
-        if predictor is None:
-            return [self.failure] * len(tensors)
+    def close(self) -> None:
+        """Let its thread off, and wait a little: torch ends the process noisily where one comes back to it too late."""
+        self._let_off.set()
+        if self._thread is not None:
+            self._thread.join(_PARTING_SECONDS)
+
+    def _load(self, model: ModelFolder, settings: Settings) -> None:
+        device, batch_size = settings.inference.device, settings.inference.batch_size
         try:
             with _at_work(self._data_dir):
-                answers = predict(predictor, tensors)
-        except Exception as error:  # noqa: BLE001  as in load
-            return [_failed(error, "cannot answer")] * len(tensors)
-        failures = [answer for answer in answers if isinstance(answer, str)]
+                predictor = Predictor.load(str(model.path.resolve()), device=device, batch_size=batch_size)
+                predictor.warm_up()
+        except Exception as error:  # noqa: BLE001  as in prepare
+            self.failure = _failed(error, UNLOADABLE)
+            return
+        self._predictor, self.failure = predictor, ""
+        log.info("shadow.loaded", model=predictor.card.name, version=predictor.card.version, device=str(predictor.device))
+
+    def _answers(self, tensors: Sequence[torch.Tensor]) -> list[Answer | Unanswered]:
+        predictor = self._predictor
+        if predictor is None:
+            return [self._unanswered(self.failure)] * len(tensors)
+        if self.at_work:
+            return [self._unanswered(_STILL_AT_WORK)] * len(tensors)
+        found: list[Answer | Unanswered] = []
+        if not self._in_time(partial(self._predict, predictor, tensors, found)):
+            log.warning("shadow.overran", model=predictor.card.name, version=predictor.card.version, seconds=PATIENCE_SECONDS)
+        answers = found[: len(tensors)]  # the thread may add to it yet
+        answers += [self._unanswered(_TOO_SLOW)] * (len(tensors) - len(answers))
+        failures = sum(isinstance(answer, Unanswered) for answer in answers)
         if failures:
-            log.warning("shadow.failed", model=predictor.card.name, version=predictor.card.version, count=len(failures))
+            log.warning("shadow.failed", model=predictor.card.name, version=predictor.card.version, count=failures)
         return answers
+
+    def _predict(self, predictor: Predictor, tensors: Sequence[torch.Tensor], found: list[Answer | Unanswered]) -> None:
+        for first in range(0, len(tensors), _AT_ONCE):
+            if self._let_off.is_set():
+                return
+            some = tensors[first : first + _AT_ONCE]
+            try:
+                with _at_work(self._data_dir):
+                    answers = predict(predictor, some)
+            except Exception as error:  # noqa: BLE001  as in prepare
+                found += [self._unanswered(_failed(error, "cannot answer"))] * len(some)
+            else:
+                found += [self._unanswered(answer) if isinstance(answer, str) else answer for answer in answers]
+
+    def _in_time(self, work: Callable[[], None]) -> bool:
+        """Do something in the thread; answer whether it was done before it was let off."""
+        self._let_off = Event()
+        self._thread = Thread(target=work, name="shadow", daemon=True)
+        self._thread.start()
+        self._thread.join(PATIENCE_SECONDS)
+        if self._thread.is_alive():
+            self._let_off.set()
+        return not self._thread.is_alive()
+
+    def _unanswered(self, reason: str) -> Unanswered:
+        return Unanswered(reason=reason, model=self._model)
 
 
 class ShadowHolder:
@@ -116,22 +178,25 @@ class ShadowHolder:
         try:
             model = find_exactly(wanted, known, data_dir=self._settings.data_dir)
             card = model.read_card()
-        except Exception as error:  # noqa: BLE001  as in Shadow.load
+        except Exception as error:  # noqa: BLE001  as in Shadow.prepare
             if self._shadow is None or self._shadow.failure != _words(error, UNLOADABLE):  # said once, not at each batch
                 failure = _failed(error, UNLOADABLE)
-                self._shadow, self._card = Shadow(None, data_dir=self._settings.data_dir, failure=failure), None
+                self._shadow, self._card = Shadow(data_dir=self._settings.data_dir, failure=failure), None
             return self._shadow
         if card == active:
             self.close()
             return None
         failed = self._shadow is not None and self._shadow.failure != ""
-        if card != self._card or (failed and monotonic() - self._tried_at > _AGAIN_SECONDS):
+        waited_for = self._shadow is not None and self._shadow.at_work
+        if card != self._card or (failed and not waited_for and monotonic() - self._tried_at > _AGAIN_SECONDS):
             self.close()
-            self._shadow, self._card, self._tried_at = Shadow.load(model, self._settings), card, monotonic()
+            self._shadow, self._card, self._tried_at = Shadow.load(model, card, self._settings), card, monotonic()
         return self._shadow
 
     def close(self) -> None:
         """Let it go."""
+        if self._shadow is not None:
+            self._shadow.close()
         self._shadow = self._card = None
 
 

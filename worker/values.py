@@ -152,6 +152,15 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Unanswered:
+    """Why a shadow model said nothing of an image."""
+
+    reason: str
+    model: ModelIdentity | None = None
+    """Which model it is, where that could be read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ImageOutcome:
     """What became of one image: an answer, or the reason why there is none."""
 
@@ -160,7 +169,7 @@ class ImageOutcome:
     reason_code: str
     reason: str
     answer: Answer | None
-    shadow: Answer | str | None = None
+    shadow: Answer | Unanswered | None = None
     """What the shadow model said, or why it said nothing; None where there is none. Nothing may follow from it."""
     correction: Correction = AS_TOLD
     """What the pixels told that the header did not: whoever shows the image applies it again."""

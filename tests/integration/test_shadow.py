@@ -296,7 +296,7 @@ def test_active_and_shadow_answers_are_recorded_together_or_not_at_all(site: Sit
     frontal = str(make_study()[0].SOPInstanceUID)
     site.engine.shadows = {frontal: answer_for("COVID-19", model=model_identity("shadow"))}
     site.receive(*make_study())
-    record, cut = pipeline.analyses.events.record, []
+    record, cut = pipeline.events.record, []
 
     def cut_off(connection: Connection, event: Event) -> None:
         if event.kind == "analysed" and not cut:
@@ -305,7 +305,7 @@ def test_active_and_shadow_answers_are_recorded_together_or_not_at_all(site: Sit
         record(connection, event)
 
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline.analyses.events, "record", cut_off)
+        patch.setattr(pipeline.events, "record", cut_off)
         site.settle()
     with site.database.read() as connection:
         assert connection.execute(select(predictions.c.id)).all() == []

@@ -198,7 +198,8 @@ def _cells(row: dict[str, Any]) -> tuple[Any, ...]:
 def _print_pair(pair: dict[str, Any]) -> None:
     active, shadow = (f"{pair[role]['model']} {pair[role]['version']}" for role in ("active", "shadow"))
     flagged = pair["flagged"]
-    print(f"active {active}, shadow {shadow}: the same label on {pair['agreement']:.1%} of {pair['n']} images")
+    silent = f"; on {pair['unanswered']} more the shadow gave no answer" if pair["unanswered"] else ""
+    print(f"active {active}, shadow {shadow}: the same label on {pair['agreement']:.1%} of {pair['n']} images{silent}")
     print(
         f"flagged by both {flagged['both']}, by the active alone {flagged['active_only']}, by the shadow alone "
         f"{flagged['shadow_only']}, by neither {flagged['neither']}; undetermined: active {pair['undetermined']['active']}, "

@@ -7,7 +7,8 @@ from typing import Any
 
 from sqlalchemy import Connection, RowMapping, and_, select
 
-from worker.db.schema import predictions
+from worker.db.events import SHADOW_FAILED
+from worker.db.schema import events, predictions
 from worker.values import ModelRole
 
 _COLUMNS = ("model", "version", "weights_sha256", "label", "probabilities", "undetermined", "flagged")
@@ -22,7 +23,8 @@ def compare(connection: Connection, *, since: datetime | None) -> list[dict[str,
     Returns
     -------
     list[dict]
-        active, shadow (model, version, weights_sha256), n, agreement (share of equal labels, 0..1), confusion (images by the
+        active, shadow (model, version, weights_sha256), unanswered (images that the active model answered, and the shadow was
+        asked and did not), n, agreement (share of equal labels, 0..1), confusion (images by the
         active model's label, then the shadow's), mean_absolute_difference (by label, of probabilities), flagged (both,
         active_only, shadow_only, neither) and undetermined (active, shadow).
     """
@@ -39,17 +41,33 @@ def compare(connection: Connection, *, since: datetime | None) -> list[dict[str,
     )
     if since is not None:
         chosen = chosen.where(active.c.predicted_at >= since)
+    failures = select(events.c.facts).where(events.c.kind == SHADOW_FAILED)
+    if since is not None:
+        failures = failures.where(events.c.at >= since)
+    unanswered: defaultdict[tuple[_Model, _Model], set[int]] = defaultdict(set)
+    for facts in connection.execute(failures).scalars():
+        if facts:
+            unanswered[_known(facts["active"]), _known(facts["shadow"])].update(facts["instances"])
     newest: defaultdict[tuple[_Model, _Model], dict[int, RowMapping]] = defaultdict(dict)
     for row in connection.execute(chosen).mappings():
         newest[_model(row, "active"), _model(row, "shadow")][row["instance_id"]] = row
     return [
-        {"active": _named(of_active), "shadow": _named(of_shadow), **_agreement(list(rows.values()))}
-        for (of_active, of_shadow), rows in newest.items()
+        {
+            "active": _named(pair[0]),
+            "shadow": _named(pair[1]),
+            "unanswered": len(unanswered[pair] - rows.keys()),
+            **_agreement(list(rows.values())),
+        }
+        for pair, rows in newest.items()
     ]
 
 
 def _model(row: RowMapping, role: str) -> _Model:
     return row[f"{role}_model"], row[f"{role}_version"], row[f"{role}_weights_sha256"]
+
+
+def _known(facts: dict[str, str]) -> _Model:
+    return facts["name"], facts["version"], facts["weights_sha256"]
 
 
 def _named(model: _Model) -> dict[str, str]:

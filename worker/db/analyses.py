@@ -1,22 +1,19 @@
-"""Analysis: studies due for it, its outcomes, and studies whose reports are due."""
+"""Analysis: studies due for it, and studies whose reports are due."""
 
-from collections import Counter
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, and_, exists, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, and_, exists, or_, select, update
 
 from dicom_io.pixels import Correction
 from dicom_io.values import SOPInstanceUID, StudyUID
-from worker.db import events
 from worker.db.schema import instances, predictions, reports, studies
 from worker.db.studies import triage_rank
 from worker.retry import FIRST_DELAY, LONGEST_DELAY, MAX_ATTEMPTS, delay_after
 from worker.values import (
     AnalysedStudy,
     Answer,
-    Conclusion,
     ImageOutcome,
     InstanceId,
     ModelIdentity,
@@ -25,7 +22,6 @@ from worker.values import (
     ReadyStudy,
     StoredInstance,
     StudyId,
-    StudyOutcome,
     StudyState,
     ToldStudy,
     Triage,
@@ -99,87 +95,7 @@ def _claimed(connection: Connection, row: RowMapping, now: datetime, data_dir: P
 
 def postpone(connection: Connection, study: ReadyStudy, *, until: datetime, reason: str) -> None:
     """Try a study again later."""
-    connection.execute(
-        update(studies).where(_same_generation(study, StudyState.READY)).values(next_attempt_at=until, reason=reason)
-    )
-
-
-def record_outcome(connection: Connection, outcome: StudyOutcome, conclusion: Conclusion, *, now: datetime) -> bool:
-    """Write down what became of a study, unless it was reopened meanwhile; answer whether it was written.
-
-    The triage level never falls.
-    """
-    study = outcome.study
-    before = connection.execute(select(studies.c.triage).where(studies.c.id == study.id)).scalar_one()
-    changed = connection.execute(
-        update(studies)
-        .where(_same_generation(study, StudyState.READY))
-        .values(
-            state=conclusion.state,
-            reason=conclusion.reason,
-            triage=max(Triage(before), conclusion.triage, key=lambda level: level.rank),
-            attempts=0,
-            next_attempt_at=None,
-            analysed_at=now,
-        )
-    )
-    if changed.rowcount == 0:
-        return False
-    for image in outcome.images:
-        connection.execute(
-            update(instances)
-            .where(instances.c.id == image.instance.id)
-            .values(
-                eligible=image.eligible,
-                reason_code=image.reason_code,
-                reason=image.reason,
-                correction=image.correction.code,
-                **_conflict(image),
-            )
-        )
-        for answer, role in ((image.answer, ModelRole.ACTIVE), (image.shadow, ModelRole.SHADOW)):
-            if isinstance(answer, Answer):
-                row = _prediction(answer, role) | {"instance_id": image.instance.id, "generation": study.generation}
-                connection.execute(insert(predictions).values(study_id=study.id, predicted_at=now, **row))
-    facts = _facts_of(outcome) | {"triage": conclusion.triage.value}
-    decided = events.Event(kind=conclusion.state.value, at=now, study_id=study.id, detail=conclusion.reason or "", facts=facts)
-    events.record(connection, decided)
-    for why in sorted({image.shadow for image in outcome.images if isinstance(image.shadow, str)}):
-        events.add(connection, events.SHADOW_FAILED, at=now, study_id=study.id, detail=why)
-    return True
-
-
-def _facts_of(outcome: StudyOutcome) -> dict[str, Any]:
-    """Which model said what of how many images."""
-    answers = [image.answer for image in outcome.images if image.answer is not None]
-    labels = Counter("undetermined" if answer.undetermined else answer.label for answer in answers)
-    facts: dict[str, Any] = {"images": len(outcome.images), "labels": dict(sorted(labels.items()))}
-    if answers:
-        model = answers[0].model
-        facts |= {"model": model.name, "version": model.version, "weights_sha256": model.weights_sha256}
-    return facts
-
-
-def _conflict(image: ImageOutcome) -> dict[str, bool]:
-    """A repetition in another encoding turned out to be no other content."""
-    return {"conflict": False} if image.reason_code == "repeated" else {}
-
-
-def _prediction(answer: Answer, role: ModelRole) -> dict[str, Any]:
-    return {
-        "role": role,
-        "model": answer.model.name,
-        "version": answer.model.version,
-        "weights_sha256": answer.model.weights_sha256,
-        "temperature": answer.temperature,
-        "thresholds": dict(answer.thresholds),
-        "probabilities": dict(answer.probabilities),
-        "present": dict(answer.present),
-        "label": answer.label,
-        "undetermined": answer.undetermined,
-        "flagged": answer.flagged,
-        "parameters": list(answer.parameters),
-    }
+    connection.execute(update(studies).where(still_due(study)).values(next_attempt_at=until, reason=reason))
 
 
 def analysed(connection: Connection, *, now: datetime, limit: int, data_dir: Path) -> list[AnalysedStudy]:
@@ -259,8 +175,10 @@ def postpone_report(connection: Connection, study: ToldStudy, *, until: datetime
     )
 
 
-def _same_generation(study: ReadyStudy, state: StudyState) -> Any:
-    return and_(studies.c.id == study.id, studies.c.generation == study.generation, studies.c.state == state)
+def still_due(study: ReadyStudy) -> ColumnElement[bool]:
+    """Whether a study is as it was when it was claimed: no image came since."""
+    claimed = (studies.c.id == study.id, studies.c.generation == study.generation, studies.c.state == StudyState.READY)
+    return and_(*claimed)
 
 
 def _instances_of(connection: Connection, study_id: StudyId, data_dir: Path) -> tuple[StoredInstance, ...]:

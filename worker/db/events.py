@@ -15,7 +15,8 @@ from worker.db.schema import events, studies
 from worker.values import StudyId
 
 SHADOW_FAILED = "shadow_failed"
-"""The shadow model gave no answer for some image of a study; the active model's stands."""
+"""The shadow model gave no answer for some image of a study; the active model's stands. Facts: active, shadow (each with name,
+version, weights_sha256), instances (of the images), where both models are known."""
 
 NO_WAY_BACK = "no_way_back"
 """A study's sender should be sent its results back and is not known. Facts: ae_title."""

@@ -12,7 +12,7 @@ from dicom_io.errors import DicomError
 from dicom_io.pixels import Correction
 from worker.steps.examine import examine
 from worker.steps.select import SelectedImage
-from worker.values import ImageOutcome, StoredInstance
+from worker.values import ImageOutcome, StoredInstance, Unanswered
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,12 +24,12 @@ class PreparedImage:
     """Shape (1, side, side), float32, normalised."""
     notes: tuple[str, ...]
     correction: Correction
-    shadow: torch.Tensor | str | None = None
+    shadow: torch.Tensor | Unanswered | None = None
     """The image as the shadow model wants it, or why it does not get it; None where there is no shadow model."""
 
 
 ToTensor = Callable[[NDArray[np.float32]], torch.Tensor]
-ToShadow = Callable[[NDArray[np.float32]], torch.Tensor | str]
+ToShadow = Callable[[NDArray[np.float32]], torch.Tensor | Unanswered]
 
 
 def prepare(
