@@ -54,6 +54,9 @@ def decode(frame: Frame) -> tuple[Cells, str | None]:
         except UndecodablePixels as error:  # the next one may do better
             tried.append(str(error))
             continue
+        except MemoryError:  # of this process's share, which is enough for any image that may be asked of it
+            tried.append(f"{plugin} (MemoryError)")
+            continue
         if decoded.shape != (frame.rows, frame.columns):
             tried.append(f"{plugin} (gave another size)")
             continue

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from dicom_io.errors import DicomError
+from dicom_io.errors import DicomError, Retryable
 from dicom_io.quiet import quietly
 from dicom_io.status import is_transient
 
@@ -19,7 +19,8 @@ def any_error_as(wanted: type[DicomError], message: str, *, but: tuple[type[Exce
     message
         Its message; ``{}`` in it becomes the type of what was raised, whose own text may quote a patient's values.
     but
-        Errors that pass as they are, beside `wanted` itself and what is the disk's fault: that may work later.
+        Errors that pass as they are, beside `wanted` itself and what is not the bytes' fault, such as a failing disk or
+        memory that is short now: that may work later, which an error that is not `Retryable` would deny.
     """
     try:
         with quietly:
@@ -27,6 +28,6 @@ def any_error_as(wanted: type[DicomError], message: str, *, but: tuple[type[Exce
     except (wanted, *but):
         raise
     except Exception as error:  # parsers, conversions and decoders raise whatever a stranger's bytes provoke
-        if isinstance(error, OSError) and is_transient(error):
-            raise  # the disk's fault, not the bytes'
+        if is_transient(error) and not issubclass(wanted, Retryable):
+            raise
         raise wanted(message.replace("{}", type(error).__name__)) from error

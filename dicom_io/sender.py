@@ -115,6 +115,8 @@ def _any_trouble_named() -> Iterator[None]:
             yield
     except OSError as error:
         raise PeerRefused(f"Our own file cannot be read: {error.strerror}.") from error
+    except MemoryError as error:
+        raise PeerRefused("Our own file cannot be read: there is no memory for it.") from error
 
 
 def _contexts(sop_class: SOPClassUID, syntax: TransferSyntaxUID) -> tuple[Context, ...]:
