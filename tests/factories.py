@@ -11,7 +11,13 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEGBaseline8Bit,
+)
 
 from cxr_models.checkpoint import save_model
 from cxr_models.networks import build_network
@@ -23,6 +29,16 @@ from dicom_io.wrap import PLAIN, Encoding, Exposure, Patient, View, dx_from_gray
 from tests.requirements import lacking
 
 TAKEN_AT = datetime(2024, 5, 17, 8, 30, tzinfo=UTC)
+SYNTAXES = (
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    DeflatedExplicitVRLittleEndian,
+    JPEGBaseline8Bit,
+    "1.2.3",
+    "",
+)
+"""What a stranger may call a data set written in: each way to write its elements, compressed pixels, nonsense, nothing."""
 PATIENT = Patient(name="Müller^Zoë=山田^太郎", patient_id="TEST-0001", birth_date="19610203", sex="F")
 
 

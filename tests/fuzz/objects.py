@@ -6,38 +6,20 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from io import BytesIO
-from typing import Final
 
 import numpy as np
 from pydicom.dataset import Dataset
-from pydicom.uid import (
-    DeflatedExplicitVRLittleEndian,
-    ExplicitVRBigEndian,
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
-    JPEGBaseline8Bit,
-)
 
 from dicom_io import part10
 from dicom_io.errors import InvalidObject, NotDicom
 from dicom_io.found import dataset_digest, read_found
 from dicom_io.part10 import StoreRequest, identify
 from dicom_io.values import SOPClassUID, SOPInstanceUID, TransferSyntaxUID
-from tests.factories import make_dx
+from tests.factories import SYNTAXES, make_dx
 from tests.fuzz.associations import storable
 from tests.fuzz.files import HEAD_BYTES, LONGEST_REAL_BYTES, real_files, sound_files, written
 from tests.fuzz.pictures import part10 as file_of
 from tests.fuzz.target import Broken, Target
-
-_SYNTAXES: Final = (
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
-    ExplicitVRBigEndian,
-    DeflatedExplicitVRLittleEndian,
-    JPEGBaseline8Bit,
-    "1.2.3",
-    "",
-)
 
 
 @cache
@@ -59,7 +41,7 @@ def _request(syntax: str) -> StoreRequest:
 
 def _identify(data: bytes) -> None:
     """The first byte chooses the transfer syntax."""
-    request, dataset = _request(_SYNTAXES[data[0] % len(_SYNTAXES)] if data else ""), data[1:]
+    request, dataset = _request(SYNTAXES[data[0] % len(SYNTAXES)] if data else ""), data[1:]
     try:
         slowly = part10._identify_any(request, BytesIO(dataset))  # noqa: SLF001  compared with the other way
     except (NotDicom, InvalidObject):
@@ -89,7 +71,7 @@ def _encoded(ds: Dataset, syntax: str) -> bytes:
 
 def _identities() -> list[bytes]:
     found = [
-        bytes([place]) + _encoded(make_dx(np.zeros((8, 8), np.uint8)), syntax) for place, syntax in enumerate(_SYNTAXES[:4])
+        bytes([place]) + _encoded(make_dx(np.zeros((8, 8), np.uint8)), syntax) for place, syntax in enumerate(SYNTAXES[:4])
     ]
     for content in real_files():
         meta = content[128:132] == b"DICM" and content[132:136] == b"\x02\x00\x00\x00"

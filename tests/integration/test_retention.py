@@ -21,7 +21,7 @@ from worker.db import retention, studies
 from worker.keeping.deep_check import check_files
 from worker.keeping.orphans import Fate, mend
 from worker.keeping.removal import discard
-from worker.keeping.retention import plan, retain
+from worker.keeping.retention import Removal, plan, retain
 from worker.schedule import Schedule
 from worker.settings import Settings
 
@@ -62,6 +62,19 @@ def _settings(monkeypatch: pytest.MonkeyPatch) -> Settings:
 
 def _gone(site: Site, uid: str) -> bool:
     return site.study(uid)["files_gone_at"] is not None
+
+
+def _chosen(site: Site) -> Removal:
+    """What is to be deleted of the only study, and will be in a moment."""
+    with site.database.read() as connection:
+        (removal,) = plan(connection, site.parts.settings, now=site.clock())
+    return removal
+
+
+def _assert_it_stays(site: Site, uid: str, removal: Removal) -> None:
+    with site.database.write() as connection:
+        assert retention.mark_removed(connection, removal.study, (), why="", now=site.clock()) == []
+    assert not _gone(site, uid)
 
 
 def test_files_of_a_delivered_study_are_deleted_after_their_days_and_its_row_stays(kept: Site) -> None:
@@ -156,15 +169,12 @@ def test_what_goes_with_failed_studies_need_not_go_for_want_of_space(kept: Site)
 def test_a_failed_study_that_is_analysed_again_while_it_is_chosen_keeps_its_files(kept: Site) -> None:
     uid = _failed(_keeping(kept, failed_days=90))
     kept.clock.go_on(days=91)
-    with kept.database.read() as connection:
-        (removal,) = plan(connection, kept.parts.settings, now=kept.clock())
+    removal = _chosen(kept)
     with kept.database.write() as connection:
         found = studies.find(connection, uid)
         assert found is not None
         assert studies.analyse_again(connection, [found], now=kept.clock(), why="test") == 1
-    with kept.database.write() as connection:
-        assert retention.mark_removed(connection, removal.study, (), why="", now=kept.clock()) == []
-    assert not _gone(kept, uid)
+    _assert_it_stays(kept, uid, removal)
 
 
 def test_a_failed_study_whose_earlier_report_is_on_its_way_keeps_its_files(kept: Site, pacs: FakePacs) -> None:
@@ -327,33 +337,26 @@ def test_nothing_is_analysed_again_whose_files_are_gone(kept: Site) -> None:
 def test_an_image_that_comes_while_its_study_is_chosen_keeps_the_files(kept: Site) -> None:
     uid = _through(kept)
     kept.clock.go_on(days=31)
-    with kept.database.read() as connection:
-        (removal,) = plan(connection, kept.parts.settings, now=kept.clock())
+    removal = _chosen(kept)
     kept.receive(*make_study(views=("PA", "LL")))
-    with kept.database.write() as connection:
-        assert retention.mark_removed(connection, removal.study, (), why="", now=kept.clock()) == []
-    assert not _gone(kept, uid)
+    _assert_it_stays(kept, uid, removal)
 
 
 def test_a_study_that_is_sent_and_delivered_anew_while_it_is_chosen_keeps_its_files(kept: Site) -> None:
     uid = _through(kept)
     kept.clock.go_on(days=31)
-    with kept.database.read() as connection:
-        (removal,) = plan(connection, kept.parts.settings, now=kept.clock())
+    removal = _chosen(kept)
     kept.receive(*make_study(views=("PA", "AP")))
     kept.settle()
     kept.deliver()
     assert kept.study(uid)["state"] == "delivered"
-    with kept.database.write() as connection:
-        assert retention.mark_removed(connection, removal.study, (), why="", now=kept.clock()) == []
-    assert not _gone(kept, uid)
+    _assert_it_stays(kept, uid, removal)
 
 
 def test_a_study_that_fails_after_it_was_chosen_as_finished_keeps_its_files(kept: Site) -> None:
     uid = _through(kept)
     kept.clock.go_on(days=31)
-    with kept.database.read() as connection:
-        (removal,) = plan(connection, kept.parts.settings, now=kept.clock())
+    removal = _chosen(kept)
     with kept.database.write() as connection:
         found = studies.find(connection, uid)
         assert found is not None
@@ -363,9 +366,7 @@ def test_a_study_that_fails_after_it_was_chosen_as_finished_keeps_its_files(kept
         kept.settle()
         kept.clock.go_on(minutes=10)
     assert kept.study(uid)["state"] == "failed"
-    with kept.database.write() as connection:
-        assert retention.mark_removed(connection, removal.study, (), why="", now=kept.clock()) == []
-    assert not _gone(kept, uid)
+    _assert_it_stays(kept, uid, removal)
 
 
 def test_for_want_of_space_nothing_goes_that_came_within_the_hour(kept: Site) -> None:

@@ -22,13 +22,8 @@ from worker.db.database import open_database
 _BACK_SECONDS = 120.0
 
 
-class Kills:
-    """Receiver or runner is killed with ``kill -9`` and started again at once: the receiver after a random number of successes,
-    mostly while the next object is on its way, the runner at any moment of its work, and one in ten while it still starts.
-    """
-
-    name = "kills"
-    share = (1.0, 1.0)
+class _Plain:
+    """What a scenario is where it does not say otherwise: it needs nothing, runs what ships, and leaves nothing to put back."""
 
     def lacks(self) -> str:
         return ""
@@ -37,6 +32,18 @@ class Kills:
     def system(self, folder: Path, size: Size) -> Iterator[System]:  # noqa: ARG002  part of the contract
         with running(folder, Deployment()) as system:
             yield system
+
+    def calm(self, course: Course) -> None:
+        pass
+
+
+class Kills(_Plain):
+    """Receiver or runner is killed with ``kill -9`` and started again at once: the receiver after a random number of successes,
+    mostly while the next object is on its way, the runner at any moment of its work, and one in ten while it still starts.
+    """
+
+    name = "kills"
+    share = (1.0, 1.0)
 
     def disturb(self, course: Course) -> str:
         course.release()
@@ -55,11 +62,8 @@ class Kills:
         victim.start()
         return f"{'runner' if victim is system.runner else 'receiver'} killed"
 
-    def calm(self, course: Course) -> None:
-        pass
 
-
-class Postgres:
+class Postgres(_Plain):
     """The database is PostgreSQL, and is broken off (``pg_ctl -m immediate``) and started again under load."""
 
     name = "postgres"
@@ -87,23 +91,12 @@ class Postgres:
         self._cluster.restart()
         return "database broken off"
 
-    def calm(self, course: Course) -> None:
-        pass
 
-
-class PacsAway:
+class PacsAway(_Plain):
     """Orthanc is killed with ``kill -9`` while it is sent reports, stays away until one could not be sent, and comes back."""
 
     name = "pacs"
     share = (0.2, 0.05)
-
-    def lacks(self) -> str:
-        return ""
-
-    @contextmanager
-    def system(self, folder: Path, size: Size) -> Iterator[System]:  # noqa: ARG002  part of the contract
-        with running(folder, Deployment()) as system:
-            yield system
 
     def disturb(self, course: Course) -> str:
         course.release()
@@ -114,9 +107,6 @@ class PacsAway:
         course.go_on(course.random.uniform(0, 5))
         course.system.pacs.start()
         return "PACS killed"
-
-    def calm(self, course: Course) -> None:
-        pass
 
 
 def _await_delivery(course: Course) -> None:
@@ -136,7 +126,7 @@ def _unsent(system: System) -> bool:
         return bool(waiting.scalar_one())
 
 
-class FullDisk:
+class FullDisk(_Plain):
     """Files and the embedded database are on a small disk of their own. It is filled in turns to under the watermark
     (``minimum_free_bytes``) and to its last byte, and freed. One receiver has the watermark; another one has none, and meets
     the end of the disk in the middle of an object.
@@ -180,9 +170,6 @@ class FullDisk:
         ballast.unlink()
         return "disk full" if is_full else "disk nearly full"
 
-    def calm(self, course: Course) -> None:
-        pass
-
 
 def _fill(ballast: Path, *, leave: int) -> None:
     """Take all of a disk but so many bytes."""
@@ -198,7 +185,7 @@ def _fill(ballast: Path, *, leave: int) -> None:
             return
 
 
-class SteppingClock:
+class SteppingClock(_Plain):
     """The wall clock of receiver and runner steps by hours, forward and back; the clock that only counts seconds does not."""
 
     name = "clock"
