@@ -153,9 +153,10 @@ class Shadow:
         self._thread = Thread(target=work, name="shadow", daemon=True)
         self._thread.start()
         self._thread.join(PATIENCE_SECONDS)
-        if self._thread.is_alive():
+        overran = self._thread.is_alive()
+        if overran:
             self._let_off.set()
-        return not self._thread.is_alive()
+        return not overran
 
     def _unanswered(self, reason: str) -> Unanswered:
         return Unanswered(reason=reason, model=self._model)

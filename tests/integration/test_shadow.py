@@ -2,20 +2,24 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
 import torch
 from sqlalchemy import Connection, select
+from structlog.testing import capture_logs
 
 from cxr_models.errors import DeviceBusy, NonFiniteOutput
 from cxr_models.predict import Predictor
@@ -23,6 +27,7 @@ from cxr_models.values import Card, Prediction
 from tests.conftest import Run, TestDatabase
 from tests.factories import make_study, study_uid, write_model
 from tests.fakes import FakePacs, Site, answer_for, make_site, model_identity
+from tests.servers import wait_for
 from worker import pipeline
 from worker.db import models
 from worker.db.database import Database, open_database
@@ -161,6 +166,162 @@ def test_a_shadow_that_fails_changes_nothing_but_a_row_that_says_so(
     assert reports == unshadowed[1]
 
 
+class Hanging:
+    """A shadow that is held at a call of its own until it is let go on; it is waited for until it is held, and no longer."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, *, at: str, from_call: int = 1) -> None:
+        self.calls = 0
+        self._held, self._may_go_on = threading.Event(), threading.Event()
+        original, hanging = getattr(Predictor, at), self
+
+        def held(predictor: Predictor, *given: Any) -> Any:
+            if predictor.card.name == "own":
+                self.calls += 1
+                if self.calls >= from_call and not self._may_go_on.is_set():
+                    self._held.set()
+                    assert self._may_go_on.wait(60)
+            return original(predictor, *given)
+
+        class ShadowThread(Thread):
+            def join(self, timeout: float | None = None) -> None:
+                assert timeout == 5.0
+                wait_for(lambda: hanging._held.is_set() or not self.is_alive(), "the shadow")
+
+        patch.setattr(Predictor, at, held)
+        patch.setattr("worker.shadow.Thread", ShadowThread)
+
+    def let_go_on(self) -> None:
+        self._held.clear()
+        self._may_go_on.set()
+
+
+def _its_thread() -> Thread | None:
+    return next((thread for thread in threading.enumerate() if thread.name == "shadow"), None)
+
+
+@on_one_database
+@pytest.mark.usefixtures("card")
+@pytest.mark.parametrize("at", ["predict", "warm_up"])
+def test_a_shadow_that_hangs_holds_up_no_study_and_answers_again_once_it_comes_back(
+    at: str, database: Database, tmp_path: Path, unshadowed: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hanging = Hanging(monkeypatch, at=at)
+    with worker(database, tmp_path / "var", shadow=str(tmp_path / "own")) as site:
+        study, reports = _analysed(site), _reports(site)
+        assert _without(study) == unshadowed[0]
+        assert reports == unshadowed[1]
+        next_one = _analysed(site, "next")
+        assert [*study["images"][0]["shadow_predictions"], *next_one["images"][0]["shadow_predictions"]] == []
+        while_hanging = "still being loaded" if at == "warm_up" else "still at work on images before this one"
+        assert (hanging.calls, [while_hanging in why for why in _failures(next_one)]) == (1, [True])
+        assert _counted(site) == {"unanswered": 2}
+        hanging.let_go_on()
+        wait_for(lambda: _its_thread() is None, "the shadow to come back")
+        assert _analysed(site, "last")["images"][0]["shadow_predictions"][0]["model"] == "own"
+        assert _counted(site) == {"unanswered": 2, "answered": 1}
+
+
+def _counted(site: Site) -> dict[str, int]:
+    text = site.parts.metrics.text("text/plain")[0].decode()
+    return {outcome: int(float(count)) for outcome, count in re.findall(r'cxr_shadow_images_total{outcome="(.+)"} (.+)', text)}
+
+
+@on_one_database
+@pytest.mark.usefixtures("card")
+def test_a_slow_shadow_answers_what_it_has_time_for_and_the_rest_is_counted_as_unanswered(
+    cxr_worker: Run, test_database: TestDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hanging = Hanging(monkeypatch, at="predict", from_call=2)
+    monkeypatch.setattr("worker.shadow._AT_ONCE", 1)
+    with capture_logs() as said, worker(test_database.opened, tmp_path / "var", shadow=str(tmp_path / "own")) as site:
+        study = _study_of_three(site)
+        hanging.let_go_on()
+    assert sorted(len(image["shadow_predictions"]) for image in study["images"]) == [0, 0, 1]
+    assert _failures(study) == ["The shadow had no answer within 5 seconds."]
+    assert [line["count"] for line in said if line["event"] == "shadow.failed"] == [2]
+    (pair,) = json.loads(cxr_worker("models", "compare", "--json")[1])
+    assert (pair["n"], pair["unanswered"]) == (1, 2)
+    assert "of 1 images; on 2 more the shadow gave no answer" in cxr_worker("models", "compare")[1]
+    assert json.loads(cxr_worker("models", "compare", "--since", "2031-05-21T00:00", "--json")[1]) == []
+    assert cxr_worker("reprocess", study_uid())[0] == 0
+    with worker(test_database.opened, tmp_path / "var", shadow=str(tmp_path / "own")) as site:
+        site.clock.go_on(days=1)
+        site.settle()
+    (pair,) = json.loads(cxr_worker("models", "compare", "--json")[1])
+    assert (pair["n"], pair["unanswered"]) == (3, 0), "asked again it has answered"
+
+
+def _study_of_three(site: Site) -> dict[str, Any]:
+    site.receive(*make_study(views=("PA", "AP", "PA")))
+    site.settle()
+    return site.study(study_uid())
+
+
+@on_one_database
+@pytest.mark.usefixtures("card")
+def test_a_shadow_that_is_let_off_begins_nothing_more(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hanging = Hanging(monkeypatch, at="predict")
+    monkeypatch.setattr("worker.shadow._AT_ONCE", 1)
+    with worker(database, tmp_path / "var", shadow=str(tmp_path / "own")) as site:
+        _study_of_three(site)
+        hanging.let_go_on()
+        wait_for(lambda: _its_thread() is None, "the shadow to come back")
+    assert hanging.calls == 1
+
+
+@on_one_database
+@pytest.mark.usefixtures("card")
+def test_a_shadow_that_hangs_for_ever_does_not_keep_the_process(test_database: TestDatabase, tmp_path: Path) -> None:
+    with worker(test_database.opened, tmp_path / "var") as site:
+        site.receive(*make_study())
+    code = f"""
+        import threading
+        from worker import pipeline, shadow
+        from worker.db.database import open_database
+        from worker.models import ModelHolder
+        from worker.pipeline import Parts
+        {_PARTS.format(url=test_database.url)}
+        shadow.PATIENCE_SECONDS = 60
+        holder.engine()
+        shadow.predict = lambda *_: threading.Event().wait()
+        shadow.PATIENCE_SECONDS = shadow._PARTING_SECONDS = 0.1
+        pipeline.advance(parts)
+        holder.close()
+        print("closed with", [thread.name for thread in threading.enumerate() if thread.daemon])
+    """
+    ended = _run_apart(code, tmp_path)
+    assert (ended.returncode, ended.stdout.splitlines()[-1]) == (0, "closed with ['shadow']")
+    with worker(test_database.opened, tmp_path / "var") as site:
+        assert site.study(study_uid())["state"] == "reported"
+
+
+_PARTS = """
+        from datetime import UTC, datetime
+        from pathlib import Path
+        from worker.settings import InferenceSettings, Settings
+        settings = Settings(data_dir=Path("var"), inference=InferenceSettings(device="cpu", shadow="own"))
+        database = open_database({url!r})
+        holder = ModelHolder(database, settings)
+        clock = lambda: datetime(2031, 5, 20, 13, tzinfo=UTC)
+        parts = Parts(settings=settings, database=database, clock=clock, engine=holder.engine)
+"""
+
+
+def _run_apart(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run Python in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
 @on_one_database
 @pytest.mark.usefixtures("card")
 def test_a_shadow_gives_its_memory_to_the_active_model(
@@ -192,27 +353,15 @@ def test_a_worker_killed_by_its_shadow_answers_without_it_and_tries_it_again_an_
         site.receive(*make_study())
     code = f"""
         import os, signal
-        from datetime import UTC, datetime
-        from pathlib import Path
         from worker import pipeline, shadow
         from worker.db.database import open_database
         from worker.models import ModelHolder
         from worker.pipeline import Parts
-        from worker.settings import InferenceSettings, Settings
         shadow.predict = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-        settings = Settings(data_dir=Path("var"), inference=InferenceSettings(device="cpu", shadow="own"))
-        database = open_database({test_database.url!r})
-        clock = lambda: datetime(2031, 5, 20, 13, tzinfo=UTC)
-        engine = ModelHolder(database, settings).engine
-        pipeline.advance(Parts(settings=settings, database=database, clock=clock, engine=engine))
+        {_PARTS.format(url=test_database.url)}
+        pipeline.advance(parts)
     """
-    ended = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
-        check=False,
-    )
-    assert ended.returncode == -signal.SIGKILL
+    assert _run_apart(code, tmp_path).returncode == -signal.SIGKILL
     with worker(test_database.opened, tmp_path / "var", shadow=str(tmp_path / "own")) as site:
         site.clock.go_on(hours=2)
         site.settle()
