@@ -10,6 +10,7 @@ import pytest
 from tests.conftest import Run, TestDatabase
 from tests.factories import PATIENT, make_dx, make_study, study_uid
 from tests.fakes import FakePacs, Site, free_port, make_site, model_identity
+from worker.cli import doctor
 from worker.cli.studies import moment
 from worker.errors import ConfigurationError
 
@@ -216,3 +217,17 @@ def test_the_doctor_names_the_cure_for_what_is_wrong_and_ends_with_1(cxr_worker:
     assert {"database", "destination pacs"} <= set(failed)
     assert all(check["cure"] and check["detail"] for check in failed.values())
     assert "does not answer" in failed["destination pacs"]["detail"]
+
+
+def test_the_doctor_does_not_pass_an_error_of_ours_off_as_the_operators(
+    cxr_worker: Run, pacs: FakePacs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> str:
+        raise AttributeError("no attribute 'card'")
+
+    _configure(pacs.port)
+    monkeypatch.setattr(doctor, "_gate", broken)
+    _, out, _ = cxr_worker("doctor", "--json")
+    (gate,) = (check for check in json.loads(out) if check["name"] == "gate")
+    assert gate["detail"].startswith("Internal error: AttributeError at ")
+    assert gate["detail"].endswith(" broken: no attribute 'card'")

@@ -10,29 +10,32 @@ from pathlib import Path
 
 import torch
 
+from cxr_models.errors import ModelError
 from cxr_models.gate import FrontalGate
 from cxr_models.predict import Predictor, choose_device
 from cxr_models.values import Card
-from dicom_io.sender import echo
+from dicom_io.errors import DicomError
 from worker.cli.printing import print_json, print_table, progressing
 from worker.db import audit_positions, events, reports
 from worker.db.database import Database, open_database
 from worker.db.migrate import current_revision, require_newest
-from worker.errors import AnotherRunner, ConfigurationError
+from worker.errors import AnotherRunner, ConfigurationError, WorkerError
 from worker.keeping.deep_check import check_files
 from worker.keeping.retention import failed_in_words
 from worker.leader import leadership
+from worker.log import traceback_of
 from worker.register import require_meanings
 from worker.registry import ModelFolder, active_model, find_exactly, shadow_model
 from worker.service import make_data_dir
 from worker.settings import AuditSettings, Destination, Settings
-from worker.steps.deliver import greet, peer_of
-from worker.tls import certificate_files, client_context, known_certificate, server_context
+from worker.steps.deliver import greet
+from worker.tls import certificate_files, known_certificate, server_context
 from worker.values import DeliveryState
 
 _LOW_SPACE_BYTES = 5 * 1024**3
 _AUDITOR_BEHIND = timedelta(minutes=10)
 _RENEWED_BEFORE = timedelta(days=30)
+_FORESEEN = (OSError, DicomError, ModelError, WorkerError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +111,8 @@ def _tried(name: str, look: Callable[[], str], cure: str) -> Check:
     try:
         return Check(name=name, ok=True, detail=look())
     except Exception as error:  # noqa: BLE001  whatever is wrong is the finding
-        return Check(name=name, ok=False, detail=str(error) or type(error).__name__, cure=cure)
+        place = "" if isinstance(error, _FORESEEN) else f"Internal error: {type(error).__name__} at {traceback_of(error)}: "
+        return Check(name=name, ok=False, detail=f"{place}{error}" or type(error).__name__, cure=cure)
 
 
 def _disk(settings: Settings) -> Check:
@@ -179,7 +183,7 @@ def _deliveries(settings: Settings) -> str:
             + [f"{held} on hold until their destination answers"] * bool(held)
             + [f"some wait for {name}, which is not configured" for name in sorted(lost)]
         )
-        raise LookupError(", ".join(words))
+        raise WorkerError(", ".join(words))
     return f"{sum(counted.values())} pending, none given up"
 
 
@@ -198,7 +202,7 @@ def _audit(audit: AuditSettings, settings: Settings) -> str:
         with database.read() as connection:
             oldest = audit_positions.oldest_untold(connection, audit.address)
     if oldest is not None and datetime.now(UTC) - oldest > _AUDITOR_BEHIND:
-        raise LookupError(f"{audit.address} was not told what happened since {oldest.astimezone():%Y-%m-%d %H:%M}")
+        raise WorkerError(f"{audit.address} was not told what happened since {oldest.astimezone():%Y-%m-%d %H:%M}")
     return f"{audit.address} is told"
 
 
@@ -262,7 +266,7 @@ def _shadow(settings: Settings) -> str:
     if card == active.read_card():
         return "the active model itself, which does not answer twice"
     if count:
-        raise LookupError(f"{card.name} {card.version} failed on {count} studies in the last 24 hours, the last: {newest}")
+        raise WorkerError(f"{card.name} {card.version} failed on {count} studies in the last 24 hours, the last: {newest}")
     return f"{card.name} {card.version}, weights {card.weights_sha256[:12]}: recorded, never reported"
 
 
@@ -287,10 +291,8 @@ def _device(settings: Settings) -> Check:
 
 
 def _echo(destination: Destination, settings: Settings) -> str:
+    greet(destination, settings)
     if destination.url:
-        greet(destination, settings)
         return f"{destination.url} answers"
-    tls = client_context(settings, destination)
-    echo(peer_of(destination), calling_ae_title=settings.dicom.ae_title, tls=tls)
-    over = " over TLS" if tls is not None else ""
+    over = " over TLS" if destination.tls else ""
     return f"{destination.ae_title} at {destination.host}:{destination.port} answers C-ECHO{over}"
