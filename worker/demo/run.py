@@ -28,6 +28,7 @@ from dicom_io.header import read_header
 from dicom_io.sender import send
 from dicom_io.uids import derived_uid
 from dicom_io.values import Peer, StudyUID
+from dicom_io.wording import ENGLISH
 from dicom_io.wrap import Exposure, Patient, dx_from_grayscale
 from worker.cli.printing import print_table
 from worker.db import listing
@@ -236,5 +237,5 @@ def _print(studies: Sequence[DemoStudy], shown: dict[StudyUID, dict[str, Any] | 
     if counted := right.total():
         print(f"The answer is the folder's label for {right['right']} of {counted}.")
     print(f"Seconds from the last C-STORE response to the report in the PACS, {QUIET_SECONDS} s of quiet time included.")
-    print("AI-generated. Not for primary diagnosis. Research use only.")
+    print(ENGLISH.disclaimer)
     return 0 if set(states) <= _ENDS else 1
