@@ -12,11 +12,14 @@ import pytest
 import safetensors.torch
 import torch
 
+from cxr_models.catalogue import count, read_catalogue
 from cxr_models.checkpoint import CARD, WEIGHTS, load_network, read_card, save_card, save_model
 from cxr_models.errors import InvalidModel, UnknownModel
 from cxr_models.networks import build_network
+from cxr_models.seen import read_seen
 from cxr_models.values import LABELS, UNSAVED, Card, Prediction
 from cxr_models.zoo import find_model, shipped_models
+from tests.factories import data_folder
 
 CPU = torch.device("cpu")
 
@@ -229,3 +232,13 @@ def test_nothing_abnormal_present_is_normal() -> None:
     prediction = Prediction.read({"COVID-19": 0.05, "Normal": 0.9, "Pneumonia": 0.05}, thresholds=low)
     assert not prediction.flagged
     assert prediction.present == {"COVID-19": False, "Normal": True, "Pneumonia": False}
+
+
+def test_the_shipped_model_lists_the_files_that_its_card_says_it_was_trained_on_and_no_others() -> None:
+    home, data = find_model("lenet5"), data_folder()
+    training, seen = read_card(home).training, read_seen(home)
+    catalogue = read_catalogue([data / source for source in training["sources"]])
+    used = [image for image in catalogue.train + catalogue.unparted if image.sha256 in seen]
+    assert count(used) == {label: training["train"][label] + training["validation"][label] for label in LABELS}
+    assert {image.sha256 for image in used} == seen
+    assert not seen & {image.sha256 for image in catalogue.test}
