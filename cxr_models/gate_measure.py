@@ -23,7 +23,6 @@ FALSE_ACCEPTANCES: Final = 0.005
 """Share of other pictures that may be called a film where no header says so."""
 FALSE_CORRECTIONS: Final = 0.001
 FALSE_NOTES: Final = 0.005
-SPOILED: Final = "spoiled"
 _AT_ONCE: Final = 256
 
 
