@@ -28,7 +28,7 @@ from dicom_io.header import read_header
 from dicom_io.sender import send
 from dicom_io.uids import derived_uid
 from dicom_io.values import Peer, StudyUID
-from dicom_io.wording import ENGLISH
+from dicom_io.wording.english import ENGLISH
 from dicom_io.wrap import Exposure, Patient, dx_from_grayscale
 from worker.cli.printing import print_table
 from worker.db import listing
