@@ -22,9 +22,9 @@ from dicom_io.frame import ANSWER, MOST_WORDS_BYTES, READY, Cells, Frame, read_f
 
 _REQUESTS: Final = 0
 _MOST_ADDRESS_BYTES: Final = 2 * 1024**3
-"""`stored.MAX_PIXELS` of 16 bits take some 1 GiB in the hungriest decoder."""
+"""`stored.MAX_PIXELS` of 16 bits take 0.8 GiB in the hungriest library, and its bytes stand there three times."""
 _MOST_RESIDENT_BYTES: Final = 512 * 1024**2
-"""Between two frames, beyond which something leaks; it begins with some 60 MiB."""
+"""Between two frames, beyond which something leaks; after a film it stands at some 90 MiB."""
 
 _LIMITS: Final = {
     resource.RLIMIT_AS: _MOST_ADDRESS_BYTES,
@@ -94,6 +94,8 @@ def _decoded(frame: Frame) -> tuple[Cells | None, bytes]:
         cells, doubt = decode(frame)
     except UndecodablePixels as error:
         return None, str(error).encode()[:MOST_WORDS_BYTES]
+    except MemoryError:
+        return None, b"The image takes more memory than a decoder may have."
     return cells, (doubt or "").encode()[:MOST_WORDS_BYTES]
 
 

@@ -18,13 +18,23 @@ from dicom_io.errors import UndecodablePixels
 from dicom_io.frame import ANSWER, MOST_WORDS_BYTES, READY, Cells, Frame
 
 DEADLINE_SECONDS: Final = 60.0
-"""For one frame. `stored.MAX_PIXELS` of noise take some 20 s."""
+"""For one frame. `stored.MAX_PIXELS`, half of their bits noise, take 10 to 15 s in JPEG 2000, the slowest."""
+MOST_IDLE: Final = max(8, os.cpu_count() or 1)
+"""Kept for the next frame, at some 90 MiB each; more may be at work when many senders contradict what is stored."""
 _START_SECONDS: Final = 60.0
 _END_SECONDS: Final = 1.0
 
 _PROGRAM: Final = (sys.executable, "-s", "-P", "-m", "dicom_io.decoder")
-_ONE_THREAD: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+_TOLD: Final = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MALLOC_TOP_PAD_": str(64 * 1024**2),  # or glibc gives the pages of each film back and gets them again: 7 ms for 5 Mpixel
+}
 _PASSED_ON: Final = ("LD_LIBRARY_PATH",)  # some interpreters do not start without it
+
+
+class _Gone(Exception):
+    """The process ended; the message says how."""
 
 
 class _Decoder:
@@ -112,7 +122,7 @@ class _Decoder:
             return "closed its pipe and went on"
         if code >= 0:
             return f"ended itself (exit status {code})"
-        name = signal.Signals(-code).name
+        name = {each.value: each.name for each in signal.Signals}.get(-code, f"signal {-code}")
         return f"was ended from outside ({name})" if name == "SIGKILL" else f"ended itself ({name})"
 
     def _close(self) -> None:
@@ -148,7 +158,6 @@ class Decoders:
     def __init__(self, *, deadline_seconds: float = DEADLINE_SECONDS) -> None:
         self._deadline_seconds = deadline_seconds
         self._idle: deque[_Decoder] = deque()
-        self._most_idle = os.cpu_count() or 1
         self._closed_at_exit = False
 
     def decode(self, frame: Frame) -> tuple[Cells, str | None]:
@@ -186,7 +195,7 @@ class Decoders:
         except BaseException:
             decoder.end()
             raise
-        if spent or len(self._idle) >= self._most_idle:
+        if spent or len(self._idle) >= MOST_IDLE:
             decoder.end()
         else:
             self._idle.append(decoder)
@@ -212,17 +221,12 @@ class Decoders:
             decoder.end()
 
 
-class _Gone(Exception):
-    """The process ended; the message says how."""
-
-
 def _process() -> subprocess.Popen[bytes]:
     """Start the same code as runs here, wherever it is installed, with nothing of this environment.
 
     In a process group of its own, it is spared what a terminal sends to all.
     """
-    environment = {"PYTHONPATH": str(Path(__file__).resolve().parents[1])}
-    environment |= dict.fromkeys(_ONE_THREAD, "1")
+    environment = {"PYTHONPATH": str(Path(__file__).resolve().parents[1]), **_TOLD}
     environment |= {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     return subprocess.Popen(  # noqa: S603  nothing of a stranger's in it
         _PROGRAM,

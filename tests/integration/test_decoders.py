@@ -140,7 +140,8 @@ def test_a_process_knows_no_network_no_database_and_nothing_of_ours(decoders: De
     (process,) = running()
     opened = [str(link.readlink()) for link in Path(f"/proc/{process.pid}/fd").iterdir()]
     assert all(name.startswith("pipe:") or name == "/dev/null" for name in opened)
-    assert set(process.environ()) - {"LD_LIBRARY_PATH"} <= {"PYTHONPATH", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"}
+    told = {"PYTHONPATH", "LD_LIBRARY_PATH", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MALLOC_TOP_PAD_"}
+    assert set(process.environ()) <= told
     assert process.num_threads() == 1
     loaded = "import sys, dicom_io.decoder; print({'torch', 'sqlalchemy', 'pynetdicom'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", loaded], check=True, capture_output=True, text=True).stdout == "set()\n"
@@ -238,13 +239,13 @@ def test_a_frame_that_takes_too_long_is_undecodable(slow: Frame, quick: Frame) -
 
 
 def test_a_frame_that_takes_more_memory_than_a_decoder_may_have_is_undecodable(decoders: Decoders, quick: Frame) -> None:
-    side = 30_000
+    side = 20_000
     size = (41, 0, side, side, 0, 0, side, side, 0, 0, 1, 15, 1, 1)
     widths = (2, 2, 4, 4, 4, 4, 4, 4, 4, 4, 2, 1, 1, 1)
     header = b"\xff\x4f\xff\x51" + b"".join(value.to_bytes(width) for value, width in zip(size, widths, strict=True))
     rest = b"\xff\x52\x00\x0c\x00\x00\x00\x01\x00\x05\x04\x04\x00\x01\xff\x5c\x00\x13\x40" + b"\x40" * 16
     tile = b"\xff\x90\x00\x0a\x00\x00\x00\x00\x00\x00\x00\x01\xff\x93" + bytes(64) + b"\xff\xd9"
-    with pytest.raises(UndecodablePixels):
+    with pytest.raises(UndecodablePixels, match="No decoder read this JPEG 2000"):
         decoders.decode(replace(quick, rows=side, columns=side, bits_stored=16, data=header + rest + tile))
 
 
