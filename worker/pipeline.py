@@ -309,7 +309,7 @@ def report(study: ToldStudy, output: Output, receivers: tuple[str, ...], make: M
         newest = reports.newest(connection, study.id, output)
         told_before = reports.was_made(connection, study.id, output, key)
     made = None
-    if newest is None or newest.result_key != key:
+    if newest is None or newest.result_key != key or newest.lost:
         name = f"{key} after {newest.reference.sop_instance_uid}" if newest is not None and told_before else key
         ds = make(name=name, predecessor=newest.reference if newest is not None else None)
         if ds is None:

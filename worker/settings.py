@@ -142,17 +142,20 @@ class ScheduleSettings(Section):
 
 
 class KeepingSettings(Section):
-    """When the files of finished and delivered studies are deleted, and of failed ones; 0 switches a rule off."""
+    """When the files of finished and delivered studies are deleted, and of those that came to another end; 0: no such rule."""
 
     days: Annotated[int, Field(ge=0, le=36500)] = 0
     failed_days: Annotated[int, Field(ge=0, le=36500)] = 0
+    undelivered_days: Annotated[int, Field(ge=0, le=36500)] = 0
+    """Of reported studies that go nowhere: there is no destination, or it refused them, or has been away all the while."""
     maximum_bytes: Annotated[int, Field(ge=0)] = 0
     minimum_free_bytes: Annotated[int, Field(ge=0)] = 0
 
     @property
     def deletes(self) -> bool:
         """Whether there is any rule."""
-        return self.days + self.failed_days + self.maximum_bytes + self.minimum_free_bytes > 0
+        rules = (self.days, self.failed_days, self.undelivered_days, self.maximum_bytes, self.minimum_free_bytes)
+        return any(rules)
 
 
 class WebSettings(Section):

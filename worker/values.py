@@ -51,7 +51,7 @@ class DeliveryState(StrEnum):
     FAILED = "failed"
     """Refused, or given up after the last attempt; `deliveries retry` queues it again."""
     SUPERSEDED = "superseded"
-    """Not sent any more: a newer report of the study, or another patient's image, came before it was."""
+    """Not sent any more: a newer report of the study, or another patient's image, came before it was, or its file is gone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,6 +237,8 @@ class KnownReport:
     id: ReportId
     reference: ObjectReference
     result_key: str
+    lost: bool
+    """Its file was deleted before anybody was sent it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

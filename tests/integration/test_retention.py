@@ -12,16 +12,16 @@ import pytest
 
 from tests.conftest import Run, TestDatabase
 from tests.factories import make_study, study_uid
-from tests.fakes import FakePacs, Site, make_site, model_identity
+from tests.fakes import FakePacs, Site, free_port, make_site, model_identity
 from tests.servers import wait_for
 from worker import pipeline
 from worker.cli.doctor import examine
 from worker.configuration import read_settings
-from worker.db import retention, studies
+from worker.db import listing, reports, retention, studies
 from worker.keeping.deep_check import check_files
 from worker.keeping.orphans import Fate, mend
 from worker.keeping.removal import discard
-from worker.keeping.retention import Removal, plan, retain
+from worker.keeping.retention import Removal, plan, recipients_of, retain
 from worker.schedule import Schedule
 from worker.settings import Settings
 
@@ -54,6 +54,10 @@ def _retain(site: Site) -> int:
     return retain(site.database, site.parts.settings, clock=site.clock)
 
 
+def _told(site: Site) -> retention.Recipients:
+    return recipients_of(site.parts.settings)
+
+
 def _settings(monkeypatch: pytest.MonkeyPatch) -> Settings:
     """Those of the test's database, as the command line reads them."""
     monkeypatch.setenv("CXR_GATE__PIXELS", "false")
@@ -73,7 +77,7 @@ def _chosen(site: Site) -> Removal:
 
 def _assert_it_stays(site: Site, uid: str, removal: Removal) -> None:
     with site.database.write() as connection:
-        assert retention.mark_removed(connection, removal.study, (), why="", now=site.clock()) == []
+        assert retention.mark_removed(connection, removal.study, _told(site), why="", now=site.clock()) == []
     assert not _gone(site, uid)
 
 
@@ -193,6 +197,107 @@ def test_a_failed_study_whose_earlier_report_is_on_its_way_keeps_its_files(kept:
     assert _retain(kept) == 1
 
 
+@pytest.mark.parametrize("end", ["no destination", "away", "refused", "not configured any more"])
+def test_files_of_a_study_that_goes_nowhere_are_deleted_after_the_days_that_a_site_gives_them(
+    kept: Site, pacs: FakePacs, end: str
+) -> None:
+    nowhere = replace(kept.parts, settings=kept.parts.settings.model_copy(update={"destinations": ()}))
+    kept.parts = nowhere if end == "no destination" else kept.parts
+    pacs.status = {"away": 0xA700, "refused": 0xA900}.get(end, 0x0000)
+    uid = _through(kept, deliver=False)
+    if end == "not configured any more":
+        kept.parts = nowhere
+    for _ in range(12):
+        kept.deliver()
+        kept.clock.go_on(minutes=10)
+    waiting = {each["state"] for each in kept.study(uid)["deliveries"]}
+    assert waiting == {"no destination": set(), "away": {"on_hold"}, "refused": {"failed"}}.get(end, {"pending"})
+    kept.clock.go_on(days=89)
+    assert _retain(_keeping(kept, days=1, maximum_bytes=1, minimum_free_bytes=2**60)) == 0, "no other rule touches them"
+    _keeping(kept, undelivered_days=90)
+    assert _retain(kept) == 0
+    kept.clock.go_on(days=1)
+    assert _retain(kept) == 1
+    shown = kept.study(uid)
+    assert (shown["state"], _gone(kept, uid), len(shown["images"][0]["predictions"])) == ("reported", True, 1)
+    assert re.fullmatch(
+        r"\d files: delivered nowhere, and received and reported more than 90 days ago", shown["events"][-1]["detail"]
+    )
+    assert {each["state"] for each in shown["deliveries"]} <= {"superseded"}
+    assert all("Its file was deleted" in each["last_error"] for each in shown["deliveries"])
+    assert not list(kept.parts.data_dir.rglob("*.dcm*"))
+    assert _retain(kept) == 0
+
+
+def test_files_of_a_study_that_is_on_its_way_are_kept_however_old(kept: Site) -> None:
+    uid = _through(_keeping(kept, undelivered_days=1), deliver=False)
+    kept.clock.go_on(days=400)
+    assert _retain(kept) == 0
+    kept.deliver()
+    assert kept.study(uid)["state"] == "delivered"
+
+
+def test_a_result_of_today_is_kept_though_its_study_is_old_and_its_destination_away(kept: Site, pacs: FakePacs) -> None:
+    uid = _through(_keeping(kept, undelivered_days=90))
+    kept.clock.go_on(days=400)
+    pacs.status, kept.engine.model = 0xA700, model_identity("2.0")
+    assert pipeline.reprocess_outdated(kept.parts, kept.engine.model) == 1
+    kept.settle()
+    for _ in range(12):
+        kept.deliver()
+        kept.clock.go_on(minutes=10)
+    assert kept.study(uid)["state"] == "reported"
+    assert _retain(kept) == 0
+    kept.clock.go_on(days=91)
+    assert _retain(kept) == 1
+
+
+def test_a_study_that_is_reported_anew_while_it_is_chosen_keeps_its_files(kept: Site) -> None:
+    kept.parts = replace(kept.parts, settings=kept.parts.settings.model_copy(update={"destinations": ()}))
+    uid = _through(_keeping(kept, undelivered_days=90))
+    kept.clock.go_on(days=91)
+    removal = _chosen(kept)
+    kept.engine.model = model_identity("2.0")
+    assert pipeline.reprocess_outdated(kept.parts, kept.engine.model) == 1
+    kept.settle()
+    assert kept.study(uid)["state"] == "reported"
+    _assert_it_stays(kept, uid, removal)
+
+
+def test_a_study_sent_again_after_a_report_that_nobody_was_sent_was_deleted_is_reported_and_delivered(
+    kept: Site, pacs: FakePacs
+) -> None:
+    pacs.status = 0xA900
+    uid = _through(_keeping(kept, undelivered_days=90))
+    kept.clock.go_on(days=91)
+    assert _retain(kept) == 1
+    with kept.database.write() as connection:
+        ids = [row["id"] for row in listing.list_deliveries(connection)]
+        assert reports.retry(connection, ids, now=kept.clock()) == 0, "there is nothing to send"
+    pacs.status, before = 0x0000, len(pacs.received)
+    _through(kept)
+    assert (kept.study(uid)["state"], len(pacs.received) - before) == ("delivered", 2)
+
+
+def test_a_study_sent_again_is_not_reported_twice_to_a_destination_though_another_never_had_it(
+    kept: Site, pacs: FakePacs
+) -> None:
+    refusing = pacs.destination("refusing", outputs=("sr", "capture")).model_copy(update={"port": free_port()})
+    both = (*kept.parts.settings.destinations, refusing)
+    kept.parts = replace(kept.parts, settings=kept.parts.settings.model_copy(update={"destinations": both}))
+    uid = _through(_keeping(kept, undelivered_days=90))
+    for _ in range(12):
+        kept.clock.go_on(minutes=10)
+        kept.deliver()
+    kept.clock.go_on(days=91)
+    assert _retain(kept) == 1
+    before = len(pacs.received)
+    _through(kept)
+    assert len(pacs.received) == before
+    states = {each["destination"]: each["state"] for each in kept.study(uid)["deliveries"]}
+    assert states == {both[0].name: "delivered", "refusing": "superseded"}
+
+
 def test_a_report_that_was_taken_back_and_may_be_sent_again_is_kept(kept: Site, pacs: FakePacs) -> None:
     pacs.status = 0xA700
     uid = _through(_keeping(kept, failed_days=90))
@@ -245,11 +350,14 @@ def test_doctor_and_the_list_tell_of_failed_studies_and_their_files(
     site = make_site(test_database.opened, tmp_path / "var")
     site.clock.now = datetime.now(UTC) - timedelta(days=100)
 
-    def said() -> str:
-        return next(check.detail for check in examine(_settings(monkeypatch)) if check.name == "failed studies")
+    def said(name: str = "failed studies") -> str:
+        return next(check.detail for check in examine(_settings(monkeypatch)) if check.name == name)
 
     assert said() == "none keeps files"
     uid = _failed(site)
+    assert said("undelivered studies") == "none keeps files"
+    _through(site, "reported")
+    assert re.fullmatch(r"1 keep 0\.\d MB until they are delivered", said("undelivered studies"))
     assert re.fullmatch(r"1 keep 0\.\d MB until they are reprocessed", said())
     monkeypatch.setenv("CXR_KEEPING__FAILED_DAYS", "90")
     assert re.fullmatch(r"1 keep 0\.\d MB for 90 days", said())

@@ -45,7 +45,7 @@ def clean(
 
     with database_of(config) as (settings, database):
         if not settings.keeping.deletes:
-            rules = "days, failed_days, maximum_bytes or minimum_free_bytes"
+            rules = "days, failed_days, undelivered_days, maximum_bytes or minimum_free_bytes"
             raise ConfigurationError(f"keeping: no rule says what to delete; set {rules}.")
         if not dry_run:
             count = retain(database, settings, clock=lambda: datetime.now(UTC))

@@ -19,9 +19,10 @@ from worker.cli.printing import print_json, print_table, progressing
 from worker.db import audit_positions, events, reports
 from worker.db.database import Database, open_database
 from worker.db.migrate import current_revision, require_newest
+from worker.db.retention import Ending
 from worker.errors import AnotherRunner, ConfigurationError, WorkerError
 from worker.keeping.deep_check import check_files
-from worker.keeping.retention import failed_in_words
+from worker.keeping.retention import kept_in_words
 from worker.leader import leadership
 from worker.log import traceback_of
 from worker.register import require_meanings
@@ -85,7 +86,8 @@ def _checks(settings: Settings) -> Iterator[Check]:
     yield _tried("runner", partial(_runner, settings), "see 'database'")
     cure = "'cxr-worker deliveries list' tells why; 'deliveries retry --all-failed' sends again; or name the destination again"
     yield _tried("deliveries", partial(_deliveries, settings), cure)
-    yield _tried("failed studies", partial(_failed, settings), "see 'database'")
+    yield _tried("failed studies", partial(_kept, Ending.FAILED, settings), "see 'database'")
+    yield _tried("undelivered studies", partial(_kept, Ending.UNDELIVERED, settings), "see 'database'")
     cure = "'cxr-worker models list' shows those there are; 'models activate' names another, or set inference.model"
     yield _tried("model", partial(_model, settings), cure)
     cure = (
@@ -187,12 +189,12 @@ def _deliveries(settings: Settings) -> str:
     return f"{sum(counted.values())} pending, none given up"
 
 
-def _failed(settings: Settings) -> str:
+def _kept(ending: Ending, settings: Settings) -> str:
     with _existing(settings) as database:
         if database is None:
             return "none yet"
         with database.read() as connection:
-            return failed_in_words(connection, settings, now=datetime.now(UTC))
+            return kept_in_words(connection, settings, ending, now=datetime.now(UTC))
 
 
 def _audit(audit: AuditSettings, settings: Settings) -> str:

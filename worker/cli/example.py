@@ -63,6 +63,8 @@ reprocess_cron = "0 22 * * *"           # minute hour day month weekday, local t
 [keeping]                               # deletes files of finished, delivered studies; their rows stay. 0: no such rule
 days = 0                                # when they were received so many days ago
 failed_days = 0                         # of failed studies too, received so many days ago: nobody was told anything of them
+undelivered_days = 0                    # of reported studies that go nowhere, received and reported so many days ago: no
+                                        # destination, or it refused them or is away; their reports are deleted with them
 maximum_bytes = 0                       # while received files take more, the oldest first
 minimum_free_bytes = 0                  # while less is free on the disk, the oldest first
 

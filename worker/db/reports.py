@@ -44,7 +44,9 @@ def newest(connection: Connection, study_id: StudyId, output: Output) -> KnownRe
         sop_instance_uid=SOPInstanceUID(row["sop_instance_uid"]),
         series_uid=SeriesUID(row["series_uid"]),
     )
-    return KnownReport(id=ReportId(row["id"]), reference=reference, result_key=row["result_key"])
+    arrived = exists().where(deliveries.c.report_id == row["id"], deliveries.c.state == DeliveryState.DELIVERED)
+    lost = row["gone_at"] is not None and not connection.execute(select(arrived)).scalar_one()
+    return KnownReport(id=ReportId(row["id"]), reference=reference, result_key=row["result_key"], lost=lost)
 
 
 def keep_current(connection: Connection, report: KnownReport, study: ToldStudy) -> None:
@@ -115,7 +117,7 @@ def queue(connection: Connection, report_id: ReportId, destinations: Sequence[st
             taken_back = (deliveries.c.report_id == report_id) & (deliveries.c.destination == destination)
             connection.execute(
                 update(deliveries)
-                .where(taken_back, deliveries.c.state == DeliveryState.SUPERSEDED)
+                .where(taken_back, deliveries.c.state == DeliveryState.SUPERSEDED, ~_has_no_file())
                 .values(state=DeliveryState.PENDING, attempts=0, next_attempt_at=now, last_error=None)
             )
 
@@ -274,14 +276,23 @@ def count_undelivered(connection: Connection) -> dict[tuple[str, DeliveryState],
 
 
 def retry(connection: Connection, delivery_ids: Sequence[int] | None, *, now: datetime) -> int:
-    """Make undelivered reports due at once, with all their attempts before them; answer how many. None: all given up."""
+    """Make undelivered reports due at once, with all their attempts before them; answer how many. None: all given up.
+
+    Those whose files are gone stay as they are.
+    """
     chosen: ColumnElement[bool] = deliveries.c.state.in_(_GIVEN_UP)
     if delivery_ids is not None:
         chosen = deliveries.c.id.in_(delivery_ids) & (deliveries.c.state != DeliveryState.DELIVERED)
     changed = connection.execute(
-        update(deliveries).where(chosen).values(state=DeliveryState.PENDING, attempts=0, next_attempt_at=now, unreachable=False)
+        update(deliveries)
+        .where(chosen, ~_has_no_file())
+        .values(state=DeliveryState.PENDING, attempts=0, next_attempt_at=now, unreachable=False)
     )
     return changed.rowcount
+
+
+def _has_no_file() -> ColumnElement[bool]:
+    return exists().where(reports.c.id == deliveries.c.report_id, reports.c.gone_at.is_not(None))
 
 
 def next_due(connection: Connection, destination: str) -> datetime | None:

@@ -1,8 +1,8 @@
 """Which studies nobody needs the files of any more, and the mark that they were deleted."""
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from pathlib import Path
 
 from sqlalchemy import ColumnElement, Connection, and_, exists, func, or_, select, update
@@ -17,6 +17,31 @@ FILES_REMOVED = "files_removed"
 """The files of a study were deleted by the rules for keeping; what was found stays."""
 
 
+_UNDELIVERED = deliveries.c.state.not_in([DeliveryState.DELIVERED, DeliveryState.SUPERSEDED])
+_ON_ITS_WAY = deliveries.c.state.in_([DeliveryState.PENDING, DeliveryState.STORED])
+
+
+class Ending(StrEnum):
+    """What became of a study that nothing more is done with."""
+
+    FINISHED = "finished"
+    """Delivered as a whole, or not analysed with every destination told that wants to be."""
+    FAILED = "failed"
+    """Given up: nobody was told anything of it."""
+    UNDELIVERED = "undelivered"
+    """Reported, and its reports go nowhere: there is no destination, or those there are refused them or are away."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipients:
+    """Who is to be told of studies."""
+
+    destinations: frozenset[str]
+    """By name; a delivery to any other goes nowhere."""
+    refusals: tuple[Output, ...]
+    """What they are to be sent of a study that was not analysed: it is not finished before."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndedStudy:
     """A study that has files and needs them no more."""
@@ -24,10 +49,10 @@ class EndedStudy:
     id: StudyId
     study_uid: str
     last_received_at: datetime
+    generation: int
     bytes: int
     """What its received files take."""
-    failed: bool
-    """Whether it was given up; otherwise it is finished, and everything of it delivered."""
+    ending: Ending
 
 
 def kept_bytes(connection: Connection) -> int:
@@ -36,30 +61,20 @@ def kept_bytes(connection: Connection) -> int:
     return int(connection.execute(kept).scalar_one())
 
 
-def finished(connection: Connection, refusals: Collection[Output], *, received_before: datetime) -> list[EndedStudy]:
-    """Studies that still have files and need them no more, the one that was received first before all others.
+def ended(connection: Connection, ending: Ending, recipients: Recipients, *, before: datetime) -> list[EndedStudy]:
+    """Studies that came to this end, were received before a moment and still have files; the one received first is first.
 
-    Parameters
-    ----------
-    refusals
-        What destinations are to be sent of a study that was not analysed: it is not finished before.
+    Of undelivered ones, only those of which no report was made since that moment either.
     """
-    return _with_files(connection, _is_finished(refusals), received_before=received_before, failed=False)
-
-
-def failed(connection: Connection, *, received_before: datetime) -> list[EndedStudy]:
-    """Studies that were given up and still have files, in the same order: nobody was told anything of them."""
-    return _with_files(connection, _has_failed(), received_before=received_before, failed=True)
-
-
-def _with_files(
-    connection: Connection, chosen: ColumnElement[bool], *, received_before: datetime, failed: bool
-) -> list[EndedStudy]:
+    chosen = _has_ended(ending, recipients)
+    if ending is Ending.UNDELIVERED:
+        chosen &= ~exists().where(reports.c.study_id == studies.c.id, reports.c.made_at > before)
+    columns = (studies.c.id, studies.c.study_uid, studies.c.last_received_at, studies.c.generation)
     rows = connection.execute(
-        select(studies.c.id, studies.c.study_uid, studies.c.last_received_at, func.sum(instances.c.size).label("bytes"))
+        select(*columns, func.sum(instances.c.size).label("bytes"))
         .join(instances, instances.c.study_id == studies.c.id)
-        .where(chosen, instances.c.gone_at.is_(None), studies.c.last_received_at <= received_before)
-        .group_by(studies.c.id, studies.c.study_uid, studies.c.last_received_at)
+        .where(chosen, instances.c.gone_at.is_(None), studies.c.last_received_at <= before)
+        .group_by(*columns)
         .order_by(studies.c.last_received_at, studies.c.id)
     )
     return [
@@ -67,37 +82,53 @@ def _with_files(
             id=StudyId(row.id),
             study_uid=row.study_uid,
             last_received_at=row.last_received_at,
+            generation=row.generation,
             bytes=int(row.bytes),
-            failed=failed,
+            ending=ending,
         )
         for row in rows
     ]
 
 
-def mark_removed(
-    connection: Connection, study: EndedStudy, refusals: Collection[Output], *, why: str, now: datetime
-) -> list[Path]:
+def mark_removed(connection: Connection, study: EndedStudy, recipients: Recipients, *, why: str, now: datetime) -> list[Path]:
     """Note that a study's files are gone, unless it was reopened meanwhile; answer which to delete once that is committed."""
     hold(connection, study.id)
-    same = (studies.c.id == study.id) & (studies.c.last_received_at == study.last_received_at)
-    has_ended = _has_failed() if study.failed else _is_finished(refusals)
-    if connection.execute(select(studies.c.id).where(same, has_ended)).first() is None:
+    same = (
+        studies.c.id == study.id,
+        studies.c.last_received_at == study.last_received_at,
+        studies.c.generation == study.generation,
+    )
+    if connection.execute(select(studies.c.id).where(*same, _has_ended(study.ending, recipients))).first() is None:
         return []
     received = (instances.c.study_id == study.id) & instances.c.gone_at.is_(None)
     made = (reports.c.study_id == study.id) & reports.c.gone_at.is_(None) & ~_may_be_sent_again()
-    paths = [
-        Path(path)
-        for chosen in (select(instances.c.path).where(received), select(reports.c.path).where(made))
-        for path in connection.execute(chosen).scalars()
-    ]
+    files = connection.execute(select(instances.c.path).where(received)).scalars().all()
+    of_reports = connection.execute(select(reports.c.id, reports.c.path).where(made)).all()
+    ids, paths = [row.id for row in of_reports], [Path(path) for path in (*files, *(row.path for row in of_reports))]
     connection.execute(update(instances).where(received).values(gone_at=now))
-    connection.execute(update(reports).where(made).values(gone_at=now))
+    connection.execute(update(reports).where(reports.c.id.in_(ids)).values(gone_at=now))
+    connection.execute(
+        update(deliveries)
+        .where(deliveries.c.report_id.in_(ids), _UNDELIVERED)
+        .values(state=DeliveryState.SUPERSEDED, last_error=f"Its file was deleted: {why}.")
+    )
     events.add(connection, FILES_REMOVED, at=now, study_id=study.id, detail=f"{len(paths)} files: {why}")
     return paths
 
 
-def _is_finished(refusals: Collection[Output]) -> ColumnElement[bool]:
-    """Delivered as a whole, or not analysed with every destination told that wants to be."""
+def _has_ended(ending: Ending, recipients: Recipients) -> ColumnElement[bool]:
+    match ending:
+        case Ending.FINISHED:
+            return or_(studies.c.state == StudyState.DELIVERED, _is_refused(recipients.refusals)) & ~_waits(_UNDELIVERED)
+        case Ending.FAILED:
+            return (studies.c.state == StudyState.FAILED) & ~_waits(_UNDELIVERED)
+        case Ending.UNDELIVERED:
+            on_its_way = _ON_ITS_WAY & deliveries.c.destination.in_(recipients.destinations)
+            return (studies.c.state == StudyState.REPORTED) & ~_waits(on_its_way)
+
+
+def _is_refused(refusals: tuple[Output, ...]) -> ColumnElement[bool]:
+    """Not analysed, with every destination told that wants to be, or beyond telling."""
     told = [
         exists().where(
             reports.c.study_id == studies.c.id,
@@ -107,23 +138,13 @@ def _is_finished(refusals: Collection[Output]) -> ColumnElement[bool]:
         )
         for output in refusals
     ]
-    refused = and_(
-        studies.c.state == StudyState.NOT_ANALYSED, or_(studies.c.attempts >= MAX_ATTEMPTS, and_(studies.c.id > 0, *told))
-    )
-    return and_(or_(studies.c.state == StudyState.DELIVERED, refused), ~_is_undelivered())
+    beyond = studies.c.attempts >= MAX_ATTEMPTS
+    return and_(studies.c.state == StudyState.NOT_ANALYSED, or_(beyond, and_(studies.c.id > 0, *told)))
 
 
-def _has_failed() -> ColumnElement[bool]:
-    """Given up, with nothing on its way of what an earlier analysis came to."""
-    return and_(studies.c.state == StudyState.FAILED, ~_is_undelivered())
-
-
-def _is_undelivered() -> ColumnElement[bool]:
-    return exists().where(
-        reports.c.study_id == studies.c.id,
-        deliveries.c.report_id == reports.c.id,
-        deliveries.c.state.not_in([DeliveryState.DELIVERED, DeliveryState.SUPERSEDED]),
-    )
+def _waits(how: ColumnElement[bool]) -> ColumnElement[bool]:
+    """Whether a report of a study stands so on its way to a destination."""
+    return exists().where(reports.c.study_id == studies.c.id, deliveries.c.report_id == reports.c.id, how)
 
 
 def _may_be_sent_again() -> ColumnElement[bool]:

@@ -1,6 +1,6 @@
 """Retention: the files of finished and delivered studies are deleted by age and for want of space, the oldest first.
 
-Those of failed studies are deleted by age alone, and only where a site says so.
+Those of failed studies, and of reported ones that go nowhere, are deleted by age alone, and only where a site says so.
 """
 
 import shutil
@@ -13,9 +13,9 @@ from sqlalchemy import Connection
 
 from worker.db import retention
 from worker.db.database import Database
-from worker.db.retention import EndedStudy
+from worker.db.retention import EndedStudy, Ending, Recipients
 from worker.keeping.removal import YOUNG, discard
-from worker.settings import Settings
+from worker.settings import KeepingSettings, Settings
 from worker.steps.report import wanted_refusals
 from worker.steps.store import FOLDER
 
@@ -31,16 +31,27 @@ class Removal:
     """In words, for the study's history."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _RuleByAge:
+    """For how many days what came to an end other than being finished keeps its files; 0: whatever its age."""
+
+    ending: Ending
+    days: int
+    words: str
+    otherwise: str
+    """How long without the rule."""
+
+
 def plan(connection: Connection, settings: Settings, *, now: datetime) -> Iterator[Removal]:
-    """What the rules ask for now: failed studies of their age, then the oldest finished ones until the others may stay."""
-    keeping = settings.keeping
-    refusals = wanted_refusals(settings.destinations)
+    """What the rules ask for now: what failed or goes nowhere by age, then the oldest finished until the rest may stay."""
+    keeping, recipients = settings.keeping, recipients_of(settings)
     kept, free = retention.kept_bytes(connection), shutil.disk_usage(settings.data_dir).free
-    if keeping.failed_days:
-        for study in retention.failed(connection, received_before=now - timedelta(days=keeping.failed_days)):
-            yield Removal(study=study, why=f"failed, and received more than {keeping.failed_days} days ago")
+    for rule in _rules_by_age(keeping):
+        before = now - timedelta(days=rule.days)
+        for study in retention.ended(connection, rule.ending, recipients, before=before) if rule.days else ():
+            yield Removal(study=study, why=f"{rule.words} more than {rule.days} days ago")
             kept, free = kept - study.bytes, free + study.bytes
-    for study in retention.finished(connection, refusals, received_before=now - YOUNG):
+    for study in retention.ended(connection, Ending.FINISHED, recipients, before=now - YOUNG):
         if keeping.days and study.last_received_at <= now - timedelta(days=keeping.days):
             why = f"received more than {keeping.days} days ago"
         elif keeping.maximum_bytes and kept > keeping.maximum_bytes:
@@ -53,13 +64,40 @@ def plan(connection: Connection, settings: Settings, *, now: datetime) -> Iterat
         kept, free = kept - study.bytes, free + study.bytes
 
 
-def failed_in_words(connection: Connection, settings: Settings, *, now: datetime) -> str:
-    """How many failed studies keep files, what these take, and for how long."""
-    found = retention.failed(connection, received_before=now)
+def recipients_of(settings: Settings) -> Recipients:
+    """Who is told of studies, by the configuration."""
+    return Recipients(
+        destinations=frozenset(destination.name for destination in settings.destinations),
+        refusals=tuple(wanted_refusals(settings.destinations)),
+    )
+
+
+def kept_in_words(connection: Connection, settings: Settings, ending: Ending, *, now: datetime) -> str:
+    """How many studies that failed, or go nowhere, keep files, what these take, and for how long."""
+    found = retention.ended(connection, ending, recipients_of(settings), before=now)
     if not found:
         return "none keeps files"
-    ends = f"for {settings.keeping.failed_days} days" if settings.keeping.failed_days else "until they are reprocessed"
-    return f"{len(found)} keep {sum(study.bytes for study in found) / 1e6:.1f} MB {ends}"
+    rule = next(rule for rule in _rules_by_age(settings.keeping) if rule.ending is ending)
+    return f"{len(found)} keep {sum(study.bytes for study in found) / 1e6:.1f} MB " + (
+        f"for {rule.days} days" if rule.days else rule.otherwise
+    )
+
+
+def _rules_by_age(keeping: KeepingSettings) -> tuple[_RuleByAge, ...]:
+    return (
+        _RuleByAge(
+            ending=Ending.FAILED,
+            days=keeping.failed_days,
+            words="failed, and received",
+            otherwise="until they are reprocessed",
+        ),
+        _RuleByAge(
+            ending=Ending.UNDELIVERED,
+            days=keeping.undelivered_days,
+            words="delivered nowhere, and received and reported",
+            otherwise="until they are delivered",
+        ),
+    )
 
 
 def retain(database: Database, settings: Settings, *, clock: Callable[[], datetime]) -> int:
@@ -70,12 +108,12 @@ def retain(database: Database, settings: Settings, *, clock: Callable[[], dateti
     """
     with database.read() as connection:
         removals = list(plan(connection, settings, now=clock()))
-    refusals = wanted_refusals(settings.destinations)
+    recipients = recipients_of(settings)
     count = 0
     for removal in removals:
         now = clock()
         with database.write() as connection:
-            paths = retention.mark_removed(connection, removal.study, refusals, why=removal.why, now=now)
+            paths = retention.mark_removed(connection, removal.study, recipients, why=removal.why, now=now)
         for path in paths:
             if path.is_relative_to(FOLDER):
                 discard(settings.data_dir / path, now=now)
