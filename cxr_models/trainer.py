@@ -19,7 +19,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from cxr_models.errors import InvalidData, InvalidRecipe, UnknownDevice
-from cxr_models.recipe import Metric, Recipe
+from cxr_models.recipe import FILES, Metric, Recipe, as_written
 
 LAST = "last"
 
@@ -166,7 +166,8 @@ def _last(folder: Path, *, recipe: Recipe) -> Path | None:
     if not last.exists():
         return None
     written = torch.load(last, map_location="cpu", weights_only=True, mmap=True)["hyper_parameters"]["recipe"]
-    differing = sorted(key for key, value in recipe.model_dump().items() if written.get(key) != value and key != "epochs")
+    written |= {key: Path(written[key]).name for key in FILES if written.get(key)}  # a file may lie elsewhere by now
+    differing = sorted(key for key, value in as_written(recipe).items() if written.get(key) != value and key != "epochs")
     if differing:
         raise InvalidRecipe(f"{last} is of a recipe with other values of {', '.join(differing)}; leave out --resume.")
     return last

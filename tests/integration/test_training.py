@@ -283,6 +283,20 @@ class TestResuming:
         with pytest.raises(InvalidRecipe, match=r"other values of batch_size, learning_rate"):
             fitted(epochs=1, batch_size=8, learning_rate=1e-3, machine=replace(CPU, resume=True))
 
+    def test_a_training_is_resumed_though_the_file_that_it_started_from_lies_elsewhere(
+        self, fitted: Callable[..., Fitted], tmp_path: Path
+    ) -> None:
+        file = tmp_path / "begin.pth"
+        torch.save(build_network("lenet5", classes=3).state_dict() | {"features.0.weight": torch.zeros(6, 3, 5, 5)}, file)
+        fitted(epochs=1, initial=str(file))
+        moved = file.rename(file.with_name("weights.pth"))
+        with pytest.raises(InvalidRecipe, match="other values of initial"):
+            fitted(epochs=2, initial=str(moved), machine=replace(CPU, resume=True))
+        (tmp_path / "elsewhere").mkdir()
+        moved = moved.rename(tmp_path / "elsewhere" / "begin.pth")
+        resumed = fitted(epochs=2, initial=str(moved), machine=replace(CPU, resume=True))
+        assert [epoch["epoch"] for epoch in resumed.history] == [0, 1]
+
 
 class TestTransfer:
     @pytest.mark.parametrize(
