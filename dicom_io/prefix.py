@@ -8,7 +8,7 @@ import struct
 from collections.abc import Mapping
 from typing import Final
 
-PREFIX_BYTES: Final = 64 * 1024
+PREFIX_BYTES: Final = 16 * 1024
 """As much of a data set as is looked at."""
 _LAST_GROUP: Final = 0x0020
 LONG_VRS: Final = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
@@ -19,6 +19,9 @@ SHORT_VRS: Final = frozenset(
 )
 """Those with one of 16 bits (PS3.5 table 7.1-2)."""
 _UNDEFINED: Final = 0xFFFFFFFF
+_EXPLICIT: Final = struct.Struct("<HH2sH")
+_IMPLICIT: Final = struct.Struct("<HHI")
+_LENGTH: Final = struct.Struct("<I")
 _PLAIN: Final = {
     b"UI": re.compile(rb"[0-9.]{1,64}"),
     # Printable, and the same in every character set of PS3.3 C.12.1.1.2: no backslash, no tilde, no escape.
@@ -44,28 +47,26 @@ def read_plain(encoded: bytes, wanted: Mapping[int, bytes], *, implicit: bool) -
         By tag, without padding; None where anything is not plain, which says nothing of whether it is right.
     """
     found: dict[int, str] = {}
-    at, last = 0, 0x00080000
-    while at + 8 <= len(encoded):
-        group, element = struct.unpack_from("<HH", encoded, at)
+    at, last, size = 0, 0x00080000, len(encoded)
+    while at + 8 <= size:
+        if implicit:
+            group, element, length = _IMPLICIT.unpack_from(encoded, at)
+            vr = wanted.get(group << 16 | element, b"")
+        else:
+            group, element, vr, length = _EXPLICIT.unpack_from(encoded, at)
         tag = group << 16 | element
         if tag <= last:
             return None
         if group > _LAST_GROUP:
             return found
         last = tag
-        vr = wanted.get(tag, b"") if implicit else encoded[at + 4 : at + 6]
-        if implicit:
-            (length,) = struct.unpack_from("<I", encoded, at + 4)
-            at += 8
-        elif vr in SHORT_VRS:
-            (length,) = struct.unpack_from("<H", encoded, at + 6)
-            at += 8
-        elif vr in LONG_VRS and at + 12 <= len(encoded):
-            (length,) = struct.unpack_from("<I", encoded, at + 8)
-            at += 12
-        else:
-            return None
-        if length == _UNDEFINED or at + length > len(encoded):
+        at += 8
+        if not implicit and vr not in SHORT_VRS:
+            if vr not in LONG_VRS or at + 4 > size:
+                return None
+            (length,) = _LENGTH.unpack_from(encoded, at)
+            at += 4
+        if length == _UNDEFINED or at + length > size:
             return None
         if tag in wanted:
             value = encoded[at : at + length]

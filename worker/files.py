@@ -1,10 +1,12 @@
 """Files that survive a power cut, and only whole."""
 
+import errno
 import os
 import secrets
 from collections.abc import Iterable
 from contextlib import suppress
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,6 +14,8 @@ FOLDER_MODE = 0o700
 _FILE_MODE = 0o600
 _WRITE_OUT_BYTES = 2 * 1024 * 1024
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+_UNNAMED = os.O_WRONLY | os.O_TMPFILE
+_DISK_FAILED = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS})
 
 
 def write_durably(path: Path, chunks: Iterable[bytes]) -> None:
@@ -36,19 +40,28 @@ def write_durably(path: Path, chunks: Iterable[bytes]) -> None:
 
 
 class PartFile:
-    """A file that is being written, under a name of its own until it is whole. `discard` in the end, whatever happened.
+    """A file that is being written, until it is whole and gets its name. `discard` in the end, whatever happened.
 
     Every object waits for this, so paths are text here: `pathlib` took a tenth of a millisecond.
+
+    Parameters
+    ----------
+    folder
+        Where it is written; made if it is missing.
+    unnamed
+        Whether it is better without any name meanwhile, where the file system allows it: that is quicker, and of a process
+        that ends nothing is left.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._path = f"{folder}/{secrets.token_hex(8)}.part"
+    def __init__(self, folder: Path, *, unnamed: bool = False) -> None:
+        self._folder = str(folder)
+        self._name: str | None = None
         try:
-            self._descriptor = os.open(self._path, _NEW, _FILE_MODE)
+            self._create(unnamed=unnamed)
         except FileNotFoundError:
             make_folder(folder)
-            self._descriptor = os.open(self._path, _NEW, _FILE_MODE)
-        self._is_open = self._is_named = True
+            self._create(unnamed=unnamed)
+        self._is_open = True
         self._size = self._on_its_way = 0
 
     def write(self, chunk: bytes | memoryview) -> None:
@@ -57,24 +70,31 @@ class PartFile:
         while written < len(chunk):
             written += os.write(self._descriptor, memoryview(chunk)[written:])
         self._size += written
-        if (waiting := self._size - self._on_its_way) >= _WRITE_OUT_BYTES:
-            # The disk begins with what is here while the rest still comes: the sync in the end has less to wait for.
-            os.posix_fadvise(self._descriptor, self._on_its_way, waiting, os.POSIX_FADV_DONTNEED)
-            self._on_its_way = self._size
+        if self._size - self._on_its_way >= _WRITE_OUT_BYTES:
+            self.write_out()
+
+    def write_out(self) -> None:
+        """Have the disk begin with what was written: the sync in the end has less to wait for."""
+        os.posix_fadvise(self._descriptor, self._on_its_way, self._size - self._on_its_way, os.POSIX_FADV_DONTNEED)
+        self._on_its_way = self._size
 
     def open(self, begin: int) -> BinaryIO:
         """What was written so far, from so many bytes on."""
-        file = Path(self._path).open("rb")  # noqa: SIM115  the caller closes it
+        file = Path(self._name or f"/proc/self/fd/{self._descriptor}").open("rb")  # noqa: SIM115  the caller closes it
         file.seek(begin)
         return file
 
     def keep_as(self, path: Path) -> None:
         """Make it durable, and then its name: after a crash there is the whole file or none."""
         os.fsync(self._descriptor)
+        if self._name is None:
+            name = _part_name(self._folder)
+            _give_name(self._descriptor, name)
+            self._name = name
         self._close()
         make_folder(path.parent)
-        Path(self._path).replace(path)
-        self._is_named = False
+        Path(self._name).replace(path)
+        self._name = None
         sync_folder(path.parent)
 
     def keep_by_content(self, path: Path) -> None:
@@ -84,13 +104,13 @@ class PartFile:
         compares its content with its name, and syncs it. What stands there already is replaced by a durable file only.
         """
         try:
-            os.link(self._path, path)
+            self._link(name := str(path))
         except OSError:  # there is one, or no folder, or the file system knows no links
             self.keep_as(path)
             return
         try:
             os.fsync(self._descriptor)
-            sync_folder(path.parent)
+            sync_folder(os.path.dirname(name))  # noqa: PTH120  as text, see above
         except OSError:
             os.ftruncate(self._descriptor, 0)  # nobody may take it for whole; by now another's may stand under the name
             raise
@@ -99,13 +119,59 @@ class PartFile:
         """Remove what was not kept."""
         if self._is_open:
             self._close()
-        if self._is_named:
-            self._is_named = False
-            Path(self._path).unlink(missing_ok=True)
+        if self._name is not None:
+            with suppress(FileNotFoundError):
+                Path(self._name).unlink()
+            self._name = None
+
+    def _create(self, *, unnamed: bool) -> None:
+        if unnamed and allows_unnamed(self._folder):
+            self._descriptor = os.open(self._folder, _UNNAMED, _FILE_MODE)
+        else:
+            name = _part_name(self._folder)
+            self._descriptor = os.open(name, _NEW, _FILE_MODE)
+            self._name = name
+
+    def _link(self, path: str) -> None:
+        if self._name is None:
+            _give_name(self._descriptor, path)
+        else:
+            os.link(self._name, path)
 
     def _close(self) -> None:
         self._is_open = False
         os.close(self._descriptor)
+
+
+@lru_cache(maxsize=16)
+def allows_unnamed(folder: str) -> bool:
+    """Whether files can be without a name there and get one later (open(2), O_TMPFILE; it takes /proc)."""
+    name = _part_name(folder)
+    try:
+        descriptor = os.open(folder, _UNNAMED, _FILE_MODE)
+        try:
+            _give_name(descriptor, name)
+        finally:
+            os.close(descriptor)
+        Path(name).unlink()
+    except FileNotFoundError:
+        if Path(folder).is_dir():
+            return False
+        raise
+    except OSError as error:
+        if error.errno in _DISK_FAILED:
+            raise
+        return False
+    return True
+
+
+def _give_name(descriptor: int, path: str) -> None:
+    # Python calls linkat(2), which follows such a link, only where it is given a descriptor beside it.
+    os.link(f"/proc/self/fd/{descriptor}", path, src_dir_fd=descriptor, follow_symlinks=True)
+
+
+def _part_name(folder: str) -> str:
+    return f"{folder}/{secrets.token_hex(8)}.part"
 
 
 def make_folder(folder: Path) -> None:
@@ -124,7 +190,7 @@ def sync_file(path: Path) -> None:
     sync_folder(path.parent)
 
 
-def sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path | str) -> None:
     """Make a folder's entries durable: a rename is not until then."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:

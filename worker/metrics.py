@@ -37,6 +37,7 @@ class Metrics:
         self._rejected = self._counter("cxr_associations_rejected", "Associations that were refused.", "caller", "reason")
         self._objects = self._counter("cxr_objects", "C-STORE requests that were answered.", "caller", "status")
         self._bytes = self._counter("cxr_received_bytes", "Bytes of the data sets that were kept.", "caller")
+        self._stores: dict[tuple[str, int], tuple[Counter, Histogram, Counter]] = {}
         self._store_seconds = Histogram(
             "cxr_store_seconds",
             "From a C-STORE request to its answer.",
@@ -72,10 +73,18 @@ class Metrics:
 
     def stored(self, caller: str, seconds: float, status: int, *, size: int = 0) -> None:
         """Count a C-STORE request and its answer; `size` in bytes where it was kept."""
-        name = self._callers.known(caller)
-        self._objects.labels(name, f"0x{status:04X}").inc()
-        self._store_seconds.labels(name).observe(seconds)
-        self._bytes.labels(name).inc(size)
+        count, duration, kept = self._of_store(self._callers.known(caller), status)
+        count.inc()
+        duration.observe(seconds)
+        kept.inc(size)
+
+    def _of_store(self, name: str, status: int) -> tuple[Counter, Histogram, Counter]:
+        """Found once: each object waits for it."""
+        if (found := self._stores.get((name, status))) is None:
+            code = f"0x{status:04X}"
+            found = self._objects.labels(name, code), self._store_seconds.labels(name), self._bytes.labels(name)
+            self._stores[name, status] = found
+        return found
 
     def analysed(self, count: int, seconds: float) -> None:
         """Count the studies of a batch that were answered, and what it took."""

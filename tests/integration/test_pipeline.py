@@ -133,18 +133,15 @@ def test_nonsense_is_refused_as_not_understood(site: Site) -> None:
     assert status_of(caught.value) == 0xC000
 
 
-@pytest.mark.parametrize("failing", ["write", "fsync", "rename"])
+@pytest.mark.parametrize("failing", ["write", "fsync", "link"])
 def test_a_full_disk_is_out_of_resources_and_leaves_nothing_behind(
     site: Site, monkeypatch: pytest.MonkeyPatch, failing: str
 ) -> None:
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as broken:
-        if failing == "rename":
-            broken.setattr(files.Path, "replace", full)
-        else:
-            broken.setattr(files.os, failing, full)
+        broken.setattr(files.os, failing, full)
         with pytest.raises(OSError, match="No space") as caught:
             site.receive(make_dx())
     assert status_of(caught.value) == 0xA700

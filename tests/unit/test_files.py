@@ -55,10 +55,10 @@ def happened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     happened: list[str] = []
 
     def noted(kind: str, call: Callable[..., object]) -> Callable[..., object]:
-        def run(*arguments: object) -> object:
+        def run(*arguments: object, **options: object) -> object:
             is_folder = isinstance(arguments[0], int) and stat.S_ISDIR(os.fstat(arguments[0]).st_mode)
             happened.append(f"{kind} folder" if is_folder else kind)
-            return call(*arguments)
+            return call(*arguments, **options)
 
         return run
 
@@ -73,19 +73,64 @@ def test_the_bytes_are_synced_before_the_rename_and_the_folder_after(tmp_path: P
     assert happened == ["sync", "rename", "sync folder"]
 
 
-def _keep_by_content(path: Path, content: bytes) -> None:
-    part = PartFile(path.parent)
-    try:
-        part.write(content)
-        part.keep_by_content(path)
-    finally:
-        part.discard()
+@pytest.fixture(params=["named", "unnamed"])
+def keep_by_content(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Path, bytes], None]:
+    """Keeps a file that was written under a name of its own, or under none."""
+    is_unnamed = request.param == "unnamed"
+    if is_unnamed and not files.allows_unnamed(str(tmp_path)):
+        pytest.skip("The file system of the temporary folder knows no files without names.")
+
+    def keep(path: Path, content: bytes) -> None:
+        part = PartFile(path.parent, unnamed=is_unnamed)
+        try:
+            part.write(content)
+            part.keep_by_content(path)
+        finally:
+            part.discard()
+
+    return keep
 
 
-def test_a_file_named_by_its_content_and_its_name_are_durable_together(tmp_path: Path, happened: list[str]) -> None:
-    _keep_by_content(tmp_path / "file", b"x")
+Keep = Callable[[Path, bytes], None]
+
+
+def test_a_file_named_by_its_content_and_its_name_are_durable_together(
+    tmp_path: Path, keep_by_content: Keep, happened: list[str]
+) -> None:
+    keep_by_content(tmp_path / "file", b"x")
     assert happened == ["link", "sync", "sync folder"]
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"x"]
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o600
+
+
+def test_of_a_file_without_a_name_a_process_that_ends_leaves_nothing(tmp_path: Path) -> None:
+    if not files.allows_unnamed(str(tmp_path)):
+        pytest.skip("The file system of the temporary folder knows no files without names.")
+    part = PartFile(tmp_path, unnamed=True)
+    part.write(b"half")
+    assert list(tmp_path.iterdir()) == []
+    with part.open(1) as file:
+        assert file.read() == b"alf"
+    part.discard()
+
+
+def test_a_file_system_that_knows_no_files_without_names_gives_them_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = os.open
+
+    def refuse(path: str, flags: int, mode: int = 0o777) -> int:
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+        return opened(path, flags, mode)
+
+    monkeypatch.setattr(files.os, "open", refuse)
+    part = PartFile(tmp_path, unnamed=True)
+    part.write(b"x")
+    assert [path.suffix for path in tmp_path.iterdir()] == [".part"]
+    part.keep_by_content(tmp_path / "file")
+    part.discard()
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_long_file_is_on_its_way_to_the_disk_while_it_still_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,21 +143,27 @@ def test_a_long_file_is_on_its_way_to_the_disk_while_it_still_comes(tmp_path: Pa
     assert begun == [(0, 2 << 20), (2 << 20, 2 << 20), (4 << 20, 2 << 20)]
 
 
-def test_what_stands_under_a_content_s_name_is_replaced_only_by_what_is_durable(tmp_path: Path, happened: list[str]) -> None:
+def test_what_stands_under_a_content_s_name_is_replaced_only_by_what_is_durable(
+    tmp_path: Path, keep_by_content: Keep, happened: list[str]
+) -> None:
     (tmp_path / "file").write_bytes(b"half")
-    _keep_by_content(tmp_path / "file", b"whole")
-    assert happened == ["link", "sync", "rename", "sync folder"]
+    keep_by_content(tmp_path / "file", b"whole")
+    assert [each for each in happened if each != "link"] == ["sync", "rename", "sync folder"]
+    assert happened.index("link") < happened.index("rename")
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"whole"]
 
 
 def test_a_file_system_without_links_keeps_files_named_by_their_content(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
     monkeypatch.setattr(files.os, "link", refuse)
-    _keep_by_content(tmp_path / "file", b"x")
+    part = PartFile(tmp_path, unnamed=True)
+    part.write(b"x")
+    part.keep_by_content(tmp_path / "file")
+    part.discard()
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"x"]
 
 

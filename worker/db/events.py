@@ -4,14 +4,16 @@
 models, destinations, and the UIDs of our own reports.
 """
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, select
+from sqlalchemy import Connection, func, select
 
 from worker.db.schema import events, studies
+from worker.db.statement import Statement, stored
 from worker.values import StudyId
 
 SHADOW_FAILED = "shadow_failed"
@@ -101,12 +103,18 @@ class Chosen:
     after_id: int | None = None
 
 
+_RECORD = Statement("INSERT INTO events (at, study_id, kind, detail, facts) VALUES (:at, :study_id, :kind, :detail, :facts)")
+
+
 def record(connection: Connection, event: Event) -> None:
     """Note that something happened."""
-    connection.execute(
-        insert(events).values(
-            at=event.at, study_id=event.study_id, kind=event.kind, detail=event.detail, facts=dict(event.facts)
-        )
+    _RECORD(
+        connection,
+        at=stored(event.at, connection),
+        study_id=event.study_id,
+        kind=event.kind,
+        detail=event.detail,
+        facts=json.dumps(dict(event.facts)),
     )
 
 

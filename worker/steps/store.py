@@ -21,7 +21,7 @@ class IncomingObject:
         self._checksum = hashlib.sha256()
         header = file_header(request, receiver=receiver)
         self._begin = len(header)
-        self._part = PartFile(data_dir / FOLDER)
+        self._part = PartFile(data_dir / FOLDER, unnamed=True)
         try:
             self._part.write(header)
         except OSError:
@@ -52,6 +52,7 @@ class IncomingObject:
 
     def describe(self) -> StoredFile:
         """Where it belongs on disk. The same data set has the same place, whoever sends it and however often."""
+        self._part.write_out()
         sha256 = self._checksum.hexdigest()
         return StoredFile(path=Path(f"{FOLDER}/{sha256[:2]}/{sha256}.dcm"), sha256=sha256, size=self._size)
 
