@@ -4,6 +4,7 @@ import json
 import secrets
 import ssl
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -14,11 +15,14 @@ from urllib3.util import Retry, Timeout
 
 from dicom_io.errors import AssociationRejected, DicomError, ObjectRefused, PeerBusy, PeerRefused, PeerUnreachable
 from dicom_io.handshake import explain
+from dicom_io.http_watch import Watch
 from dicom_io.sender import StoreOutcome
 from dicom_io.status import means_later, means_never, means_stored
 
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 30.0
+EXCHANGE_SECONDS = 4 * ANSWER_SECONDS
+"""For an object and its answer, or the service is taken for one that is away: some answer a byte at a time and never end."""
 _JSON: Final = "application/dicom+json"
 _LONGEST_ANSWER_BYTES: Final = 1024 * 1024
 _LONGEST_RETRY_AFTER_SECONDS: Final = 86400.0
@@ -54,6 +58,15 @@ class _Answer:
     """0 where it does not say."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Line:
+    """The way to a service: one connection, and the watch over it."""
+
+    peer: WebPeer
+    pool: urllib3.PoolManager
+    watch: Watch
+
+
 def greet_service(peer: WebPeer) -> None:
     """Verify that a service answers, and lets us in; many offer no search, so what else it answers does not matter.
 
@@ -64,8 +77,8 @@ def greet_service(peer: WebPeer) -> None:
     AssociationRejected
         It does not let us in, or its certificate does not do.
     """
-    with _pool(peer) as pool:
-        status = _request(pool, "GET", f"{peer.url.rstrip('/')}/studies?limit=1", peer, None).status
+    with _line(peer) as line:
+        status = _request(line, "GET", "/studies?limit=1", None).status
     if status in _NOT_LET_IN.keys() - {404}:
         raise AssociationRejected(f"{peer.url} answered {status}: {_NOT_LET_IN[status]}.")
     if status in _AWAY:
@@ -77,18 +90,18 @@ def send_to_service(peer: WebPeer, paths: Sequence[Path]) -> Iterator[StoreOutco
 
     What keeps one from being sent keeps the rest from it too, and so does a service that asks not to be tried again for a time.
     """
-    with _pool(peer) as pool:
+    with _line(peer) as line:
         away: DicomError | None = None
         for path in paths:
             outcome: DicomError | None = away
             if away is None:
-                outcome = _store(pool, peer, path)
+                outcome = _store(line, path)
                 if isinstance(outcome, PeerUnreachable | AssociationRejected) or _asks_for_time(outcome):
                     away = outcome
             yield StoreOutcome(path=path, error=outcome)
 
 
-def _store(pool: urllib3.PoolManager, peer: WebPeer, path: Path) -> DicomError | None:
+def _store(line: _Line, path: Path) -> DicomError | None:
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -98,10 +111,10 @@ def _store(pool: urllib3.PoolManager, peer: WebPeer, path: Path) -> DicomError |
     body = head + content + f"\r\n--{boundary}--\r\n".encode()
     kind = f'multipart/related; type="application/dicom"; boundary={boundary}'
     try:
-        answer = _request(pool, "POST", f"{peer.url.rstrip('/')}/studies", peer, (kind, body))
+        answer = _request(line, "POST", "/studies", (kind, body))
     except DicomError as error:
         return error
-    return _meaning(answer, peer)
+    return _meaning(answer, line.peer)
 
 
 def _asks_for_time(outcome: DicomError | None) -> bool:
@@ -136,22 +149,29 @@ def _failure_reasons(answer: bytes) -> list[int]:
         return []
 
 
-def _request(pool: urllib3.PoolManager, method: str, url: str, peer: WebPeer, content: tuple[str, bytes] | None) -> _Answer:
-    headers = {"Accept": _JSON, **peer.headers}
+def _request(line: _Line, method: str, resource: str, content: tuple[str, bytes] | None) -> _Answer:
+    url, headers = line.peer.url.rstrip("/") + resource, {"Accept": _JSON, **line.peer.headers}
     if content is not None:
         headers["Content-Type"] = content[0]
     try:
-        answer = pool.request(
-            method, url, headers=headers, body=content[1] if content else None, redirect=False, preload_content=False
-        )
-        body = answer.read(_LONGEST_ANSWER_BYTES)
-        if len(body) < _LONGEST_ANSWER_BYTES:
-            answer.drain_conn()
-        else:
-            answer.close()  # the rest may have no end
+        with line.watch.limit(EXCHANGE_SECONDS):
+            answer = line.pool.request(
+                method, url, headers=headers, body=content[1] if content else None, redirect=False, preload_content=False
+            )
+            body = answer.read(_LONGEST_ANSWER_BYTES)
+            if len(body) < _LONGEST_ANSWER_BYTES:
+                answer.drain_conn()
+            else:
+                answer.close()  # the rest may have no end
     except (HTTPError, OSError) as error:
-        raise _in_words(error, peer) from error
+        raise (_overdue(line.peer) if line.watch.overdue else _in_words(error, line.peer)) from error
+    if line.watch.overdue:  # an answer without a length ends where its connection does
+        raise _overdue(line.peer)
     return _Answer(status=answer.status, body=body, retry_after_seconds=_retry_after_seconds(answer))
+
+
+def _overdue(peer: WebPeer) -> DicomError:
+    return PeerUnreachable(f"{peer.url} takes more than {EXCHANGE_SECONDS:g} seconds to answer.")
 
 
 def _retry_after_seconds(answer: urllib3.BaseHTTPResponse) -> float:
@@ -173,11 +193,18 @@ def _in_words(error: Exception, peer: WebPeer) -> DicomError:
     return PeerUnreachable(f"{peer.url} does not answer: {type(error).__name__}.")
 
 
-def _pool(peer: WebPeer) -> urllib3.PoolManager:
-    return urllib3.PoolManager(
+@contextmanager
+def _line(peer: WebPeer) -> Iterator[_Line]:
+    watch = Watch()
+    with urllib3.PoolManager(
         timeout=Timeout(connect=CONNECT_SECONDS, read=ANSWER_SECONDS),
         retries=False,
         ssl_context=peer.tls,
         assert_hostname=None if peer.tls is None or peer.tls.check_hostname else False,  # urllib3 would look by itself
         maxsize=1,
-    )
+    ) as pool:
+        pool.pool_classes_by_scheme = watch.pools()
+        try:
+            yield _Line(peer=peer, pool=pool, watch=watch)
+        finally:
+            watch.close()

@@ -7,15 +7,16 @@ import socket
 import ssl
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 
 import pytest
 
+from dicom_io import stow
 from dicom_io.errors import (
     AssociationRejected,
     DicomError,
@@ -356,6 +357,40 @@ def test_a_report_waits_with_the_reason_while_a_file_for_its_service_is_away(dat
         "pending",
         f"destination web: ca: {tmp_path / 'away.pem'}: no such file.",
     )
+
+
+@pytest.mark.parametrize("what", ["a header", "a body", "a body without a length", "a handshake"])
+def test_a_service_that_answers_a_byte_at_a_time_is_not_waited_for_without_end(
+    tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stow, "EXCHANGE_SECONDS", 0.5)
+    begins = {
+        "a header": b"HTTP/1.1 200 OK\r\nX-Word: ",
+        "a body": b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n",
+        "a body without a length": b"HTTP/1.1 200 OK\r\n\r\n",
+        "a handshake": b"\x16\x03\x03\x40\x00",  # a record of 16 KiB
+    }
+
+    def dribble() -> None:
+        connection = server.accept()[0]
+        with connection, suppress(OSError):
+            connection.sendall(begins[what])
+            while not ended.wait(0.01):
+                connection.sendall(b"\x16" if what == "a handshake" else b"x")
+
+    ended, path = Event(), write(make_dx(), tmp_path / "image.dcm")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = Thread(target=dribble)
+        thread.start()
+        url = f"http{'s' * (what == 'a handshake')}://127.0.0.1:{server.getsockname()[1]}"
+        try:
+            first, second = send_to_service(WebPeer(url=url), [path, path])
+        finally:
+            ended.set()
+            thread.join(10)
+    assert isinstance(first.error, PeerUnreachable)
+    assert str(first.error) == f"{url} takes more than 0.5 seconds to answer."
+    assert second.error is first.error, "the rest is not kept waiting for as long each"
 
 
 def test_files_travel_as_they_lie_on_disk_over_one_connection(tmp_path: Path, web: Service) -> None:
