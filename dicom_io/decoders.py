@@ -44,7 +44,6 @@ class _Decoder:
         if process.stdin is None or process.stdout is None:
             raise TypeError
         self._process = process
-        self._owner = os.getpid()
         self._requests = process.stdin.fileno()
         self._answers = process.stdout.fileno()
         os.set_blocking(self._requests, False)
@@ -74,9 +73,9 @@ class _Decoder:
         return decoder
 
     @property
-    def is_ours(self) -> bool:
-        """Whether it still runs and was started by this process, not by one that this one was forked from."""
-        return self._owner == os.getpid() and self._process.poll() is None
+    def runs(self) -> bool:
+        """Whether it still runs for this process; to one that was forked from this one it is no child, and so ended."""
+        return self._process.poll() is None
 
     def decode(self, frame: Frame, until: float) -> tuple[Cells | None, str, bool]:
         """Hand it a frame.
@@ -216,7 +215,7 @@ class Decoders:
                 decoder = self._idle.pop()
             except IndexError:
                 return None
-            if decoder.is_ours:
+            if decoder.runs:
                 return decoder
             decoder.end()
 

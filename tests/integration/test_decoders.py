@@ -160,13 +160,12 @@ def test_a_process_is_deaf_to_what_ends_the_worker(decoders: Decoders, slow: Fra
 # --- what goes wrong ---
 
 
-def damaged_jpeg(side: int) -> Frame:
-    """Its second table says that it is longer than the image: libjpeg gives up with 4 bytes for each pixel in its hands."""
+def jpeg(side: int, *, damaged_at: int, by: bytes) -> Frame:
     sound = BytesIO()
     noise = np.random.default_rng(1).integers(0, 256, (side, side)).astype(np.uint8)
     Image.fromarray(noise).save(sound, "JPEG", quality=20)
     content = bytearray(sound.getvalue())
-    content[3000:3004] = b"\xff\xc4\xff\xff"
+    content[damaged_at : damaged_at + len(by)] = by
     return Frame(
         transfer_syntax=JPEGBaseline8Bit,
         rows=side,
@@ -179,7 +178,7 @@ def damaged_jpeg(side: int) -> Frame:
 
 
 def test_what_libjpeg_leaks_of_damaged_images_goes_with_the_process_that_refused_them(decoders: Decoders, quick: Frame) -> None:
-    damaged = damaged_jpeg(2048)
+    damaged = jpeg(2048, damaged_at=3000, by=b"\xff\xc4\xff\xff")  # a table that ends beyond the image
     decoders.decode(quick)
     (first,) = running()
     with pytest.raises(UndecodablePixels, match=r"No decoder read this JPEG Baseline .*; tried pylibjpeg \(RuntimeError\)"):
@@ -190,6 +189,12 @@ def test_what_libjpeg_leaks_of_damaged_images_goes_with_the_process_that_refused
         with pytest.raises(UndecodablePixels):
             decoders.decode(damaged)
     assert resident_bytes() - before < 32 * 1024**2  # 128 MiB, decoded here
+    assert not running()
+
+
+def test_what_one_library_refused_and_another_read_is_told_and_costs_the_process(decoders: Decoders) -> None:
+    _, doubt = decoders.decode(jpeg(64, damaged_at=5, by=b"\0"))  # APP0 is shorter than its length
+    assert doubt == "read by pillow, refused by pylibjpeg (RuntimeError)"
     assert not running()
 
 
@@ -222,12 +227,15 @@ def test_a_frame_on_which_two_decoders_end_is_undecodable(
             answer.result()
 
 
-def test_a_decoder_that_ended_while_it_waited_is_not_missed(decoders: Decoders, quick: Frame) -> None:
+def test_that_a_decoder_ended_while_it_waited_is_no_try(decoders: Decoders, quick: Frame, slow: Frame) -> None:
     decoders.decode(quick)
-    (process,) = running()
-    process.kill()
-    wait_for(lambda: process.status() == psutil.STATUS_ZOMBIE or None, "its end")
-    assert decoders.decode(quick)[0].shape == (64, 64)
+    (first,) = running()
+    first.kill()
+    wait_for(lambda: first.status() == psutil.STATUS_ZOMBIE, "its end")
+    with ThreadPoolExecutor() as threads:
+        answer = threads.submit(decoders.decode, slow)
+        busy().kill()
+        assert answer.result()[0].shape == (1000, 1000)
 
 
 def test_a_frame_that_takes_too_long_is_undecodable(slow: Frame, quick: Frame) -> None:
