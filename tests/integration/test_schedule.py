@@ -3,10 +3,10 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 from threading import Event, Thread
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from structlog.testing import capture_logs
@@ -104,6 +104,34 @@ def test_a_clock_that_is_set_back_holds_up_nothing(test_database: TestDatabase, 
     with running(test_database, tmp_path, clock=lambda: datetime.now(UTC) + ahead[0]) as worker:
         take_in(request_for(make_dx()), worker.parts)
         ahead[0] = timedelta(0)
+        worker.schedule.keep_time()
+        wait_for(lambda: worker.state() == "reported", "the steps")
+
+
+def test_a_scheduler_that_fell_asleep_while_the_clock_was_set_back_is_woken_when_that_is_undone(
+    test_database: TestDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ahead, sleeps = [timedelta(0)], list[float]()
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Self:
+            return super().now(tz) + ahead[0]
+
+    class Alarm(Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            sleeps.append(timeout or 0)
+            return super().wait(timeout)
+
+    monkeypatch.setattr("apscheduler.schedulers.base.datetime", Clock)
+    monkeypatch.setattr("apscheduler.schedulers.background.Event", Alarm)
+    every_moment = {"interval_seconds": 0.05}
+    with running(test_database, tmp_path, clock=lambda: Clock.now(UTC), schedule=every_moment) as worker:
+        wait_for(lambda: len(sleeps) > 3, "the scheduler to run")
+        ahead[0] = timedelta(hours=-5)
+        wait_for(lambda: sleeps[-1] > 4 * AN_HOUR, "the scheduler to sleep until the clock is there again")
+        ahead[0] = timedelta(0)
+        take_in(request_for(make_dx()), worker.parts)
         worker.schedule.keep_time()
         wait_for(lambda: worker.state() == "reported", "the steps")
 
