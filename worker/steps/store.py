@@ -1,11 +1,11 @@
 """Store: the bytes of an object become a durable file, named by their content."""
 
-import hashlib
 from pathlib import Path
 
 from dicom_io.part10 import Identity, StoreRequest, file_header, identify, identify_plain
 from dicom_io.prefix import PREFIX_BYTES
 from worker.files import FOLDER_MODE, PartFile, make_folder, sync_folder
+from worker.steps.checksum import Checksum
 from worker.values import StoredFile
 
 FOLDER = Path("received")
@@ -18,7 +18,7 @@ class IncomingObject:
         self.request = request
         self._size = 0
         self._head = bytearray()
-        self._checksum = hashlib.sha256()
+        self._checksum = Checksum()
         header = file_header(request, receiver=receiver)
         self._begin = len(header)
         self._part = PartFile(data_dir / FOLDER, unnamed=True)
@@ -62,6 +62,7 @@ class IncomingObject:
 
     def discard(self) -> None:
         """Leave nothing of it, unless it was kept."""
+        self._checksum.close()
         self._part.discard()
 
 
