@@ -5,7 +5,7 @@ import errno
 import os
 import select
 import signal
-import subprocess
+import subprocess  # our own program  # nosec B404
 import sys
 import time
 from collections import deque
@@ -227,7 +227,7 @@ def _process() -> subprocess.Popen[bytes]:
     """
     environment = {"PYTHONPATH": str(Path(__file__).resolve().parents[1]), **_TOLD}
     environment |= {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-    return subprocess.Popen(  # noqa: S603  nothing of a stranger's in it
+    return subprocess.Popen(  # noqa: S603  nothing of a stranger's in it  # nosec B603
         _PROGRAM,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

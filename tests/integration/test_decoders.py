@@ -287,7 +287,12 @@ from dicom_io.frame import Frame
 frame = Frame(transfer_syntax=sys.argv[2], rows=1000, columns=1000, bits_allocated=16, bits_stored=16, signed=False,
               data=Path(sys.argv[1]).read_bytes())
 """
-KILLED = """
+KILLED_AT_REST = """
+decoders.decode(frame)
+print("done", flush=True)
+sys.stdin.read()
+"""
+KILLED_AT_WORK = """
 Thread(target=decoders.decode, args=[frame], daemon=True).start()
 sys.stdin.read()
 """
@@ -308,20 +313,35 @@ def asking(slow: Frame, tmp_path: Path) -> Callable[[str], list[str]]:
     return lambda rest: [sys.executable, "-c", ASKING + rest, str(tmp_path / "frame"), slow.transfer_syntax]
 
 
+@pytest.fixture
+def orphans() -> Iterator[None]:
+    """Whoever loses its parent becomes a child of ours, so that we hear how it ends (prctl(2), PR_SET_CHILD_SUBREAPER)."""
+    prctl, set_child_subreaper = CDLL(None).prctl, 36
+    assert prctl(set_child_subreaper, 1, 0, 0, 0) == 0
+    yield
+    prctl(set_child_subreaper, 0, 0, 0, 0)
+
+
+@pytest.mark.usefixtures("orphans")
 def test_a_decoder_ends_at_once_in_the_middle_of_a_frame_when_the_worker_is_killed(
     asking: Callable[[str], list[str]],
 ) -> None:
-    prctl, set_child_subreaper = CDLL(None).prctl, 36  # prctl(2): the orphan becomes ours, and we hear how it ends
-    assert prctl(set_child_subreaper, 1, 0, 0, 0) == 0
-    try:
-        with subprocess.Popen(asking(KILLED), stdin=subprocess.PIPE) as worker:
-            (decoder,) = wait_for(lambda: psutil.Process(worker.pid).children(), "its decoder")
-            wait_for(lambda: in_the_middle_of_a_frame(decoder), "the middle of the frame")
-            worker.kill()
-            worker.wait()
-            assert os.WTERMSIG(os.waitpid(decoder.pid, 0)[1]) == signal.SIGIO
-    finally:
-        prctl(set_child_subreaper, 0, 0, 0, 0)
+    with subprocess.Popen(asking(KILLED_AT_WORK), stdin=subprocess.PIPE) as worker:
+        (decoder,) = wait_for(lambda: psutil.Process(worker.pid).children(), "its decoder")
+        wait_for(lambda: in_the_middle_of_a_frame(decoder), "the middle of the frame")
+        worker.kill()
+        worker.wait()
+        assert os.waitstatus_to_exitcode(os.waitpid(decoder.pid, 0)[1]) == -signal.SIGIO
+
+
+@pytest.mark.usefixtures("orphans")
+def test_a_decoder_that_waits_ends_when_the_worker_is_killed(asking: Callable[[str], list[str]]) -> None:
+    with subprocess.Popen(asking(KILLED_AT_REST), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as worker:
+        assert worker.stdout.readline() == b"done\n"
+        (decoder,) = psutil.Process(worker.pid).children()
+        worker.kill()
+        worker.wait()
+        assert os.waitstatus_to_exitcode(os.waitpid(decoder.pid, 0)[1]) == 0
 
 
 def test_a_process_that_parted_has_decoders_of_its_own(asking: Callable[[str], list[str]]) -> None:
