@@ -18,13 +18,11 @@ import structlog
 
 from cxr_models.errors import ModelError
 from dicom_io.errors import DicomError, ObjectRefused, PeerBusy
-from dicom_io.errors import Permanent as PermanentDicomError
-from worker.db import analyses, arrivals, events, outcomes, reports, studies
+from worker.db import analyses, arrivals, outcomes, reports, studies
 from worker.db.arrivals import Arrival
 from worker.db.database import Database
 from worker.db.studies import StudyProgress
 from worker.errors import DatabaseUnavailable
-from worker.findings import told_as
 from worker.log import traceback_of
 from worker.metrics import Metrics
 from worker.retry import MAX_ATTEMPTS, next_attempt
@@ -32,19 +30,15 @@ from worker.settings import Destination, Settings
 from worker.steps.complete import is_complete, quiet_needed, why_whole
 from worker.steps.deliver import deliver
 from worker.steps.record import conclude
-from worker.steps.report import Maker, Pictures, build, keep, refuse, towards, unknown_senders, wanted, wanted_refusals
+from worker.steps.report import wanted_refusals
 from worker.steps.select import PATIENT_CONFLICT, of_one_patient
 from worker.steps.store import IncomingObject, store
+from worker.telling import refuse_study, report_study
 from worker.values import (
-    AnalysedStudy,
     DueDelivery,
     ModelIdentity,
-    Output,
     ReadyStudy,
     StudyOutcome,
-    StudyState,
-    ToldStudy,
-    UnansweredStudy,
 )
 
 if TYPE_CHECKING:  # what only receives does without torch
@@ -215,59 +209,7 @@ def report_studies(parts: Parts) -> int:
     """Make the reports of analysed studies and queue them for every destination."""
     with parts.database.read() as connection:
         due = analyses.analysed(connection, now=parts.clock(), limit=STUDIES_AT_ONCE, data_dir=parts.data_dir)
-    return sum(_report(study, parts) for study in due)
-
-
-def _report(study: AnalysedStudy, parts: Parts) -> bool:
-    try:
-        pictures = Pictures(study, parts.engine)
-        for output, receivers in wanted(_destinations_of(study, parts), study).items():
-            report(study, output, receivers, partial(build, study, output, pictures), parts)
-    except PermanentDicomError as error:
-        return _conclude_report(study, StudyState.FAILED, f"The report cannot be made: {error}", parts)
-    except DatabaseUnavailable:
-        raise
-    except Exception as error:  # noqa: BLE001  the step's boundary: one study's report must not hold up the others
-        return _report_later(study, error, parts)
-    return _conclude_report(study, StudyState.REPORTED, None, parts)
-
-
-def _destinations_of(study: ToldStudy, parts: Parts) -> tuple[Destination, ...]:
-    """Where a study's results go; a sender that cannot be sent them back is noted."""
-    with parts.database.read() as connection:
-        senders = reports.senders(connection, study.id)
-    for ae_title in sorted(unknown_senders(parts.settings.destinations, senders)):
-        with parts.database.write() as connection:
-            why = f"{ae_title} sent images and is in no table of callers ([[destinations.callers]]): it is sent no results."
-            facts = {"ae_title": ae_title}
-            event = events.Event(kind=events.NO_WAY_BACK, at=parts.clock(), study_id=study.id, detail=why, facts=facts)
-            events.record(connection, event)
-        log.warning("sender.unknown", study_id=study.id, calling_ae_title=ae_title)
-    return towards(parts.settings.destinations, senders)
-
-
-def _report_later(study: ToldStudy, error: Exception, parts: Parts) -> bool:
-    """Put a report off that could not be made, a full disk for one, or give it up after the last attempt."""
-    where = traceback_of(error)
-    log.error("report.failed", study_id=study.id, error=type(error).__name__, where=where)
-    reason = f"The report could not be made: {type(error).__name__} at {where}."
-    again_at = next_attempt(study.attempts + 1, now=parts.clock())
-    if again_at is None and isinstance(study, AnalysedStudy):
-        return _conclude_report(study, StudyState.FAILED, f"{reason} Given up after {study.attempts + 1} attempts.", parts)
-    with parts.database.write() as connection:
-        analyses.postpone_report(connection, study, until=again_at, reason=reason)
-    return False
-
-
-def _conclude_report(study: AnalysedStudy, state: StudyState, reason: str | None, parts: Parts) -> bool:
-    with parts.database.write() as connection:
-        studies.hold(connection, study.id)
-        moved = studies.advance_state(connection, study, state, reason=reason, now=parts.clock())
-        if moved and reports.all_delivered(connection, study.id):
-            studies.mark_delivered(connection, study.id, now=parts.clock())
-    if moved:
-        log.info("study.concluded", state=state, study_id=study.id, triage=study.triage)
-    return moved
+    return sum(report_study(study, parts) for study in due)
 
 
 def report_refusals(parts: Parts) -> int:
@@ -277,60 +219,8 @@ def report_refusals(parts: Parts) -> int:
         now = parts.clock()
         with parts.database.read() as connection:
             due = analyses.unanswered(connection, output, now=now, limit=STUDIES_AT_ONCE, data_dir=parts.data_dir)
-        told += sum(_refuse(study, output, receivers, parts) for study in due)
+        told += sum(refuse_study(study, output, receivers, parts) for study in due)
     return told
-
-
-def _refuse(study: UnansweredStudy, output: Output, receivers: tuple[str, ...], parts: Parts) -> bool:
-    try:
-        allowed = {destination.name for destination in _destinations_of(study, parts)}
-        receivers = tuple(name for name in receivers if name in allowed)
-        report(study, output, receivers, partial(refuse, study, output), parts)
-    except PermanentDicomError as error:  # the study's end stands, with its reason; only nobody is sent a report of it
-        _skip(study, f"No {output.kind}: {error}", output, parts)
-        with parts.database.write() as connection:
-            analyses.postpone_report(connection, study, until=None, reason=str(error))
-        return False
-    except DatabaseUnavailable:
-        raise
-    except Exception as error:  # noqa: BLE001  the step's boundary: one study's report must not hold up the others
-        return _report_later(study, error, parts)
-    return True
-
-
-def report(study: ToldStudy, output: Output, receivers: tuple[str, ...], make: Maker, parts: Parts) -> None:
-    """Make one object of a study, once: the newest report that tells this very result is not made again.
-
-    A result that comes back after another one was reported (a model changed and changed back, a film corrected and sent as
-    before) is told again, by a report that names the one in between: what the PACS has last is what the database says.
-    """
-    key, state = told_as(study)
-    with parts.database.read() as connection:
-        newest = reports.newest(connection, study.id, output)
-        told_before = reports.was_made(connection, study.id, output, key)
-    made = None
-    if newest is None or newest.result_key != key or newest.lost:
-        name = f"{key} after {newest.reference.sop_instance_uid}" if newest is not None and told_before else key
-        ds = make(name=name, predecessor=newest.reference if newest is not None else None)
-        if ds is None:
-            _skip(study, f"No {output.kind}: another model is active by now than the one that answered.", output, parts)
-            return
-        made = keep(ds, output, result_key=key, data_dir=parts.data_dir)
-    with parts.database.write() as connection:
-        if studies.hold(connection, study.id) != (state, study.generation):
-            return  # an image came meanwhile: this result is not sent
-        if made is not None:
-            reports.queue(connection, reports.add(connection, study, made, now=parts.clock()), receivers, now=parts.clock())
-        elif newest is not None:
-            reports.keep_current(connection, newest, study)
-            reports.queue(connection, newest.id, receivers, now=parts.clock())
-
-
-def _skip(study: ToldStudy, why: str, output: Output, parts: Parts) -> None:
-    """Note that an output was not made: the others are not held up by it."""
-    with parts.database.write() as connection:
-        events.add(connection, events.OUTPUT_SKIPPED, at=parts.clock(), study_id=study.id, detail=why)
-    log.warning("output.skipped", study_id=study.id, kind=output.kind)
 
 
 def deliver_reports(destination: Destination, parts: Parts) -> int:

@@ -22,8 +22,8 @@ STEPS = {
     "prepare": "worker.engine:prepare",
     "predict": "cxr_models.predict:Predictor.predict",
     "record": "worker.pipeline:record",
-    "keep": "worker.pipeline:keep",  # the report's file is durable, its row is not there
-    "report": "worker.pipeline:report",  # queued, the study not yet called reported
+    "keep": "worker.telling:keep",  # the report's file is durable, its row is not there
+    "report": "worker.telling:report",  # queued, the study not yet called reported
     "reported": "worker.pipeline:report_studies",
     "deliver": "worker.pipeline:deliver",  # the PACS has it, the database does not know
     "delivered": "worker.pipeline:deliver_reports",

@@ -10,7 +10,7 @@ from pydicom.dataset import Dataset
 
 from tests.factories import PATIENT, make_dx, make_study, study_uid
 from tests.fakes import FakePacs, Site, make_site, model_identity
-from worker import pipeline
+from worker import pipeline, telling
 from worker.db.database import Database
 from worker.steps import report as report_step
 from worker.values import ReadyStudy
@@ -70,11 +70,11 @@ def test_a_report_is_not_queued_when_an_image_came_while_it_was_made(
     connected.receive(make_dx(patient=OTHER))
 
     def interrupted(*arguments: object, **more: object) -> Dataset | None:
-        monkeypatch.setattr(pipeline, "build", report_step.build)
+        monkeypatch.setattr(telling, "build", report_step.build)
         connected.receive(make_dx(patient=PATIENT))
         return report_step.build(*arguments, **more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(pipeline, "build", interrupted)
+    monkeypatch.setattr(telling, "build", interrupted)
     connected.settle()
     assert connected.study(study_uid())["reports"] == []
     connected.settle()
@@ -116,7 +116,7 @@ def test_one_study_whose_report_cannot_be_made_holds_up_no_other_and_is_tried_ag
             raise OSError(5, "Input/output error")
         return report_step.build(study, *arguments, **more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(pipeline, "build", failing)
+    monkeypatch.setattr(telling, "build", failing)
     connected.receive(*make_study("bad"), *make_study("good"))
     connected.settle()
     assert connected.study(study_uid("good"))["state"] == "reported"
@@ -124,7 +124,7 @@ def test_one_study_whose_report_cannot_be_made_holds_up_no_other_and_is_tried_ag
     assert shown["state"] == "analysed"
     assert "OSError" in shown["reason"]
 
-    monkeypatch.setattr(pipeline, "build", report_step.build)
+    monkeypatch.setattr(telling, "build", report_step.build)
     connected.clock.go_on(seconds=30)
     connected.settle()
     assert connected.study(study_uid("bad"))["state"] == "reported"

@@ -24,7 +24,7 @@ from dicom_io.wrap import Exposure, Patient
 from tests.factories import TAKEN_AT, make_dx, radiograph, study_uid
 from tests.fakes import FakePacs, Site, encoded, free_port, make_site
 from tests.raw_sender import RawObject, send_raw
-from worker import log, pipeline, reception
+from worker import log, pipeline, reception, telling
 from worker.db import schema
 from worker.db.database import Database
 from worker.receivers import receiver
@@ -181,7 +181,7 @@ def test_a_study_on_its_way_is_told_without_its_patient(
         raise InvalidReport("A source image has no usable StudyID.")
 
     for number, failing in enumerate((refuse, refuse_for_good)):
-        monkeypatch.setattr(pipeline, "keep", failing)
+        monkeypatch.setattr(telling, "keep", failing)
         site.receive(film(f"unreported {number}"))
         site.settle()
     assert_nobody_is_named(told(site, capfd))

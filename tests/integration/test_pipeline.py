@@ -18,7 +18,7 @@ from dicom_io.status import StoreStatus, status_of
 from tests.conftest import TestDatabase
 from tests.factories import PATIENT, make_dx, make_study, radiograph, study_uid
 from tests.fakes import FakePacs, Site, encoded, free_port, make_site, model_identity, request_for, take_in
-from worker import files, pipeline
+from worker import files, pipeline, telling
 from worker.db import analyses, reports, schema, studies
 from worker.db.database import Database
 from worker.errors import DatabaseUnavailable
@@ -592,14 +592,14 @@ def test_reprocessing_with_the_same_model_makes_no_second_report(connected: Site
 
 
 def test_a_report_that_cannot_be_made_fails_its_study_and_no_other(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    build = pipeline.build
+    build = telling.build
 
     def sometimes(study: object, *arguments: object, **more: object) -> Dataset:
         if study.study_uid == study_uid("bad"):
             raise InvalidReport("Too odd.")
         return build(study, *arguments, **more)
 
-    monkeypatch.setattr(pipeline, "build", sometimes)
+    monkeypatch.setattr(telling, "build", sometimes)
     site.receive(*make_study("bad", views=("PA",)), *make_study("good", views=("PA",)))
     site.settle()
     bad = site.study(study_uid("bad"))

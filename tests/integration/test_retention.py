@@ -14,7 +14,7 @@ from tests.conftest import Run, TestDatabase
 from tests.factories import make_study, study_uid
 from tests.fakes import FakePacs, Site, free_port, make_site, model_identity
 from tests.servers import wait_for
-from worker import pipeline
+from worker import pipeline, telling
 from worker.cli.doctor import examine
 from worker.configuration import read_settings
 from worker.db import listing, reports, retention, studies
@@ -335,11 +335,15 @@ def test_a_study_whose_refusal_cannot_be_told_is_not_kept_for_ever(
 ) -> None:
     wants = pacs.destination(outputs=("sr", "not_analysed"))
     kept.parts = replace(kept.parts, settings=kept.parts.settings.model_copy(update={"destinations": (wants,)}))
-    monkeypatch.setattr(pipeline, "refuse", Mock(side_effect=RuntimeError))
+    monkeypatch.setattr(telling, "refuse", Mock(side_effect=RuntimeError))
     kept.receive(*make_study(views=("LL",)))
     for _ in range(12):
         kept.settle()
         kept.clock.go_on(minutes=10)
+    shown = kept.study(study_uid())
+    (why,) = [event["detail"] for event in shown["events"] if event["kind"] == "output_skipped"]
+    assert why.startswith("No not_analysed: The report could not be made: RuntimeError at ")
+    assert why.endswith("Given up after 10 attempts.")
     kept.clock.go_on(days=31)
     assert _retain(kept) == 1
 
