@@ -56,15 +56,16 @@ Each target is a function of bytes in `tests/fuzz/` and runs in a process of its
 in every transfer syntax that is decoded, and with real files; none is committed. atheris (`pip install 'cxr-worker[fuzz]'`)
 keeps what reaches new code of dicom_io, pydicom, pynetdicom and urllib3 and changes it, half of the time by changes that know
 elements, lengths, representations, items and markers (`mutation.py`); without atheris these alone are made. Decoders run in
-the target's process, in the worker in one of their own: a crash of theirs is a finding. Warnings are errors, for they quote values.
+the target's process, where a crash of theirs is a finding; in the worker they have their own. Warnings are errors, for they
+quote values.
 `make test` hands each target some hundred changed inputs of a fixed seed (`tests/property/test_fuzz_targets.py`).
 
 ## What is not proven
 
 The decoders themselves (OpenJPEG, libjpeg, CharLS) are compiled without instruments: inputs to them are changed, but not
 guided. pylibjpeg-libjpeg does not give back the memory of a damaged JPEG image that it refuses, some bytes for each pixel:
-that is why `pixels` grows; in the worker it goes with the
-process that decoded it (`tests/integration/test_decoders.py`). TLS handshakes, the database and the network stack are not fuzzed.
+that is why `pixels` grows; in the worker it goes with the process that decoded it (`tests/integration/test_decoders.py`). TLS
+handshakes, the database and the network stack are not fuzzed.
 """
 
 

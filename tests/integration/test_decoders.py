@@ -322,6 +322,14 @@ def orphans() -> Iterator[None]:
     prctl(set_child_subreaper, 0, 0, 0, 0)
 
 
+def exit_code(orphan: psutil.Process) -> int:
+    def look() -> tuple[int, int] | None:
+        ended = os.waitpid(orphan.pid, os.WNOHANG)
+        return ended if ended[0] else None
+
+    return os.waitstatus_to_exitcode(wait_for(look, "the end of the decoder")[1])
+
+
 @pytest.mark.usefixtures("orphans")
 def test_a_decoder_ends_at_once_in_the_middle_of_a_frame_when_the_worker_is_killed(
     asking: Callable[[str], list[str]],
@@ -331,7 +339,7 @@ def test_a_decoder_ends_at_once_in_the_middle_of_a_frame_when_the_worker_is_kill
         wait_for(lambda: in_the_middle_of_a_frame(decoder), "the middle of the frame")
         worker.kill()
         worker.wait()
-        assert os.waitstatus_to_exitcode(os.waitpid(decoder.pid, 0)[1]) == -signal.SIGIO
+        assert exit_code(decoder) == -signal.SIGIO
 
 
 @pytest.mark.usefixtures("orphans")
@@ -341,7 +349,7 @@ def test_a_decoder_that_waits_ends_when_the_worker_is_killed(asking: Callable[[s
         (decoder,) = psutil.Process(worker.pid).children()
         worker.kill()
         worker.wait()
-        assert os.waitstatus_to_exitcode(os.waitpid(decoder.pid, 0)[1]) == 0
+        assert exit_code(decoder) == 0
 
 
 def test_a_process_that_parted_has_decoders_of_its_own(asking: Callable[[str], list[str]]) -> None:
