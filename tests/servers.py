@@ -130,11 +130,11 @@ class Worker:
         self.environment = inherited | {"TCP_NODELAY": "1"}
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self, *, program: Sequence[str] = ("-m", "worker")) -> None:
-        """Start `serve` and wait until it accepts associations."""
+    def start(self, *, program: Sequence[str] = ("-m", "worker"), role: str = "serve") -> None:
+        """Start `serve`, or another that receives, and wait until it accepts associations."""
         self.log.write_bytes(b"")
         with self.log.open("ab") as log:
-            command = [sys.executable, *program, "serve", "--config", str(self.config)]
+            command = [sys.executable, *program, role, "--config", str(self.config)]
             self.process = subprocess.Popen(command, stdout=log, stderr=log, env=self.environment)
         wait_for(self._ready_or_ended, f"the worker is ready; its log is {self.log}", seconds=START_SECONDS)
         assert self.process.poll() is None, self.log.read_text()

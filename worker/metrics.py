@@ -1,14 +1,16 @@
 """What a process counts of its own work, for Prometheus. Labels are AE titles, states and codes: nothing of a patient.
 
-Each process counts for itself; what all processes would say alike (studies, queues, disk) is read anew at each scrape, by
-`worker.standing`.
+Each process counts for itself, and receivers side by side for all of them (`worker.tally`); what all processes would say alike
+(studies, queues, disk) is read anew at each scrape, by `worker.standing`.
 """
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from threading import Lock
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.multiprocess import MultiProcessCollector
 
 from worker.values import Answer, Unanswered
 
@@ -26,15 +28,24 @@ class Metrics:
     ----------
     callers
         AE titles that keep their name however many others come.
+    tally
+        Where this process counts beside others (`worker.tally.count_in`): the registry then has the sums.
     """
 
-    def __init__(self, callers: Iterable[str] = ()) -> None:
+    def __init__(self, callers: Iterable[str] = (), *, tally: Path | None = None) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # offered only as a switch for the whole process
         self.registry = CollectorRegistry()
+        self._own = self.registry if tally is None else None
+        if tally is not None:
+            MultiProcessCollector(self.registry, str(tally))  # type: ignore[no-untyped-call]
         self._callers = _Callers(callers)
-        self._open = Gauge("cxr_associations_open", "Associations that are open now.", registry=self.registry)
+        self._open = Gauge(
+            "cxr_associations_open", "Associations that are open now.", registry=self._own, multiprocess_mode="sum"
+        )
+        self._open.set(0)  # a process that died left its own open
         self._accepted = self._counter("cxr_associations_accepted", "Associations that were accepted.", "caller")
         self._rejected = self._counter("cxr_associations_rejected", "Associations that were refused.", "caller", "reason")
+        self._aborted = self._counter("cxr_associations_aborted", "Connections that were broken off.", "caller", "reason")
         self._objects = self._counter("cxr_objects", "C-STORE requests that were answered.", "caller", "status")
         self._bytes = self._counter("cxr_received_bytes", "Bytes of the data sets that were kept.", "caller")
         self._stores: dict[tuple[str, int], tuple[Counter, Histogram, Counter]] = {}
@@ -43,20 +54,20 @@ class Metrics:
             "From a C-STORE request to its answer.",
             ["caller"],
             buckets=_STORE_BUCKETS,
-            registry=self.registry,
+            registry=self._own,
         )
         self._analysis_seconds = Histogram(
             "cxr_analysis_seconds",
             "Of one batch of studies, prepared and predicted.",
             buckets=_ANALYSIS_BUCKETS,
-            registry=self.registry,
+            registry=self._own,
         )
         self._analysed = self._counter("cxr_studies_analysed", "Studies that the engine answered.")
         self._shadow_images = self._counter("cxr_shadow_images", "Images that the shadow model was asked about.", "outcome")
         self._attempts = self._counter("cxr_delivery_attempts", "Reports sent to a destination.", "destination", "outcome")
 
     def _counter(self, name: str, says: str, *labels: str) -> Counter:
-        return Counter(name, says, labels, registry=self.registry)
+        return Counter(name, says, labels, registry=self._own)
 
     def accepted(self, caller: str) -> None:
         """Count an association that was accepted, and is open from here on."""
@@ -70,6 +81,10 @@ class Metrics:
     def rejected(self, caller: str, reason: str) -> None:
         """Count an association that was refused. `reason` is one of a few words, never the sender's own."""
         self._rejected.labels(self._callers.known(caller), reason).inc()
+
+    def aborted(self, caller: str, reason: str) -> None:
+        """Count a connection that was broken off. `reason` is as of `rejected`."""
+        self._aborted.labels(self._callers.known(caller), reason).inc()
 
     def stored(self, caller: str, seconds: float, status: int, *, size: int = 0) -> None:
         """Count a C-STORE request and its answer; `size` in bytes where it was kept."""

@@ -2,10 +2,11 @@
 
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, NoReturn
 
@@ -26,6 +27,7 @@ from worker.schedule import Schedule
 from worker.settings import Settings
 from worker.siblings import run_side_by_side
 from worker.standing import Standing
+from worker.tally import count_in, tally
 from worker.web.server import figures, page
 
 if TYPE_CHECKING:
@@ -87,6 +89,19 @@ class Roles:
         return [field.name for field in fields(self) if getattr(self, field.name)]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Side:
+    """One of several processes side by side, and what it has in common with them."""
+
+    number: int = 0
+    doors: Doors | None = None
+    tally: Path | None = None
+    """Where they count together, if anybody asks."""
+
+
+_ALONE = Side()
+
+
 def serve(settings: Settings, roles: Roles) -> None:
     """Do what is asked for until SIGTERM or SIGINT; then finish what is in hand and return."""
     hide_words_of_errors()
@@ -95,28 +110,22 @@ def serve(settings: Settings, roles: Roles) -> None:
         return
     with opened(settings):  # the newest migration, once for all
         doors = open_doors(settings.dicom)
-    first = partial(_serve, settings, roles, doors)
-    others = [
-        partial(_serve, _beside(settings, number), Roles(receive=True), doors) for number in range(1, settings.dicom.receivers)
-    ]
-    run_side_by_side([first, *others])
+    count = settings.dicom.receivers
+    with tally(count) if roles.web or settings.metrics is not None else nullcontext() as counted:
+        first, *others = [Side(number=number, doors=doors, tally=counted) for number in range(count)]
+        beside = partial(_serve, settings.model_copy(update={"metrics": None}), Roles(receive=True))  # the first tells for all
+        run_side_by_side([partial(_serve, settings, roles, first), *(partial(beside, other) for other in others)])
 
 
-def _beside(settings: Settings, number: int) -> Settings:
-    """Another receiver gives its own figures, on a port of its own."""
-    if settings.metrics is None or not settings.metrics.port:
-        return settings
-    metrics = settings.metrics.model_copy(update={"port": settings.metrics.port + number})
-    return settings.model_copy(update={"metrics": metrics})
-
-
-def _serve(settings: Settings, roles: Roles, doors: Doors | None = None) -> None:
+def _serve(settings: Settings, roles: Roles, side: Side = _ALONE) -> None:
     stop = Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    if side.tally is not None:
+        count_in(side.tally, side.number)
     with ExitStack() as stack:
         database = stack.enter_context(opened(settings))
-        metrics = Metrics(settings.dicom.calling_ae_titles)
+        metrics = Metrics(settings.dicom.calling_ae_titles, tally=side.tally)
         metrics.registry.register(Standing(settings, database, utc_now))
         parts = Parts(settings=settings, database=database, clock=utc_now, engine=_no_engine, metrics=metrics)
         if roles.run:
@@ -130,11 +139,11 @@ def _serve(settings: Settings, roles: Roles, doors: Doors | None = None) -> None
         if roles.receive:
             removed = remove_parts(settings.data_dir, written_before=utc_now() - _ABANDONED_AFTER)
             log.info("leftovers.removed", count=removed)
-            secure = tls_receiver(parts, arrived=wake, doors=doors)
+            secure = tls_receiver(parts, arrived=wake, doors=side.doors)
             if secure is not None:
                 stack.enter_context(secure)
                 log.info("tls.ready", ae_title=settings.dicom.ae_title, port=secure.port)
-            listener = stack.enter_context(receiver(parts, arrived=wake, doors=doors))
+            listener = stack.enter_context(receiver(parts, arrived=wake, doors=side.doors))
             log.info("ready", ae_title=settings.dicom.ae_title, host=settings.dicom.host, port=listener.port)
         if roles.run:
             lead_until(stop, parts, wake)
