@@ -234,6 +234,10 @@ class FakePacs:
 
     port: int = 0
     status: int = 0x0000
+    refused: dict[str, int] = field(default_factory=dict)
+    """Statuses by Study Instance UID, where the objects of one are answered otherwise."""
+    aborts: bool = False
+    """Whether it breaks the association off at each object."""
     received: list[Dataset] = field(default_factory=list)
     encoded: list[bytes] = field(default_factory=list)
     """The data sets as they travelled."""
@@ -262,11 +266,14 @@ def fake_pacs(
 
     def store(event: evt.Event) -> int:
         pacs.encoded.append(event.encoded_dataset(include_meta=False))
-        if pacs.status == 0x0000:
-            ds = event.dataset
+        if pacs.aborts:
+            event.assoc.abort()
+        ds = event.dataset
+        status = pacs.refused.get(ds.StudyInstanceUID, pacs.status)
+        if status == 0x0000 and not pacs.aborts:
             ds.file_meta = event.file_meta
             pacs.received.append(ds)
-        return pacs.status
+        return status
 
     def requested(event: evt.Event) -> None:
         requestor = event.assoc.requestor

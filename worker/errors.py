@@ -11,7 +11,7 @@ WorkerError
     ├── UnusableBackup
     ├── AnotherModel
     ├── NoSuchStudy
-    └── NoSuchDelivery
+    └── NotRetried
 
 The docstring is the message where none is given. Messages carry ids and keys, never values of a patient.
 """
@@ -66,5 +66,5 @@ class NoSuchStudy(Permanent):
     """No study with this Study Instance UID was received: 'cxr-worker studies list' shows those that were."""
 
 
-class NoSuchDelivery(Permanent):
-    """No such delivery: 'cxr-worker deliveries list' shows those that exist."""
+class NotRetried(Permanent):
+    """A delivery cannot be sent again: 'cxr-worker deliveries list' shows how it stands."""

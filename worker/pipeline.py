@@ -224,9 +224,15 @@ def report_refusals(parts: Parts) -> int:
 
 
 def deliver_reports(destination: Destination, parts: Parts) -> int:
-    """Send a destination what is due there; answer how many reports it now keeps."""
+    """Send a destination what is due there; answer how many reports it now keeps.
+
+    Where nothing is, and it answered and took nothing for long, one of what is on hold: if it is taken, the rest is due too.
+    """
     with parts.database.read() as connection:
         due = reports.due(connection, destination.name, now=parts.clock(), data_dir=parts.data_dir)
+        probing = not due
+        if probing:
+            due = reports.probe(connection, destination.name, now=parts.clock(), data_dir=parts.data_dir)
     if not due:
         return 0
     kept = 0
@@ -240,24 +246,27 @@ def deliver_reports(destination: Destination, parts: Parts) -> int:
         with parts.database.write() as connection:
             mark = reports.mark_stored if destination.storage_commitment else reports.mark_delivered
             mark(connection, delivery, now=now)
+            if probing:
+                released = reports.release(connection, destination.name, now=now)
+                log.info("destination.takes", destination=destination.name, count=released)
     log.info("reports.delivered", destination=destination.name, count=kept)
     return kept
 
 
 def deliver_later(delivery: DueDelivery, error: DicomError, destination: Destination, parts: Parts) -> None:
-    """Put a delivery off, or give it up: after the last attempt, or because the object itself is refused."""
+    """Put a delivery off; on hold after the last attempt; given up where the object itself is refused."""
     now = parts.clock()
     at_least = timedelta(seconds=error.retry_after_seconds if isinstance(error, PeerBusy) else 0)
     again_at = None if isinstance(error, ObjectRefused) else next_attempt(delivery.attempts + 1, now=now, at_least=at_least)
     with parts.database.write() as connection:
-        reports.mark_undelivered(connection, delivery, error, next_attempt_at=again_at, now=now)
+        state = reports.mark_undelivered(connection, delivery, error, next_attempt_at=again_at, now=now)
     log.warning(
         "delivery.failed",
         study_id=delivery.study_id,
         destination=destination.name,
         attempts=delivery.attempts + 1,
         error=type(error).__name__,
-        state="given up" if again_at is None else "pending",
+        state=state,
     )
 
 

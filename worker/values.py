@@ -47,9 +47,10 @@ class DeliveryState(StrEnum):
     DELIVERED = "delivered"
     """The destination keeps the object, and has committed to that where we ask for it."""
     ON_HOLD = "on_hold"
-    """The destination could not be reached in all attempts; due again as soon as it answers C-ECHO."""
+    """Not taken in all attempts. Due again as soon as the destination answers C-ECHO, if it could not be reached, else when it
+    takes one of those on hold, with which it is tried every 10 minutes."""
     FAILED = "failed"
-    """Refused, or given up after the last attempt; `deliveries retry` queues it again."""
+    """The object itself was refused, or was stored and not committed to; `deliveries retry` queues it again."""
     SUPERSEDED = "superseded"
     """Not sent any more: a newer report of the study, or another patient's image, came before it was, or its file is gone."""
 

@@ -136,17 +136,19 @@ def test_a_delivery_given_up_is_queued_again_by_retry(cxr_worker: Run, filled: S
     for _ in range(10):
         filled.clock.go_on(minutes=10)
         filled.deliver()
-    failed = _json(cxr_worker, "deliveries", "list", "--state", "failed")
-    assert len(failed) == 2
+    given_up = _json(cxr_worker, "deliveries", "list", "--state", "on_hold")
+    assert len(given_up) == 2
     code, out, _ = cxr_worker("deliveries", "retry", "--all-failed")
     assert (code, out) == (0, "2 due again.\n")
     pacs.status = 0
     filled.clock.now = datetime.now(UTC)
     assert filled.deliver() == 2
     assert cxr_worker("deliveries", "retry", "--all-failed")[1] == "0 due again.\n"
-    code, _, err = cxr_worker("deliveries", "retry", str(failed[0]["id"]), "4711")
-    assert code == 1
-    assert err.startswith("cxr-worker: 0 of 2 are due again")
+    code, _, err = cxr_worker("deliveries", "retry", str(given_up[0]["id"]), "4711")
+    assert (code, err) == (
+        1,
+        f"cxr-worker: 0 of 2 are due again. {given_up[0]['id']}: it is delivered already. 4711: there is no such delivery.\n",
+    )
 
 
 def test_a_study_is_analysed_again_when_asked_for(cxr_worker: Run, filled: Site) -> None:

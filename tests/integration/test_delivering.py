@@ -3,6 +3,7 @@
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 from dicom_io import requestor
 from tests.conftest import TestDatabase
-from tests.factories import make_dx, make_study, study_uid
+from tests.factories import PATIENT, make_dx, make_study, study_uid
 from tests.fakes import FakeClock, FakeEngine, FakePacs, Site, fake_pacs, free_port, make_site, model_identity
 from tests.servers import wait_for
 from worker import schedule
@@ -21,7 +22,6 @@ from worker.db.database import Database
 from worker.pipeline import Parts
 from worker.schedule import Schedule
 from worker.settings import Destination, Settings
-from worker.values import DeliveryState
 
 
 def _delivery(site: Site, name: str = "study") -> tuple[str, int, str]:
@@ -115,11 +115,11 @@ def test_a_newer_report_takes_back_one_that_is_on_hold(away: Site) -> None:
     for _ in range(9):
         away.clock.go_on(minutes=10)
         away.deliver()
+    assert _delivery(away)[0] == "on_hold"
     with away.database.write() as connection:
-        (waiting,) = reports.due(
-            connection, "pacs", now=away.clock(), data_dir=away.parts.data_dir, state=DeliveryState.ON_HOLD
-        )
-        studies.analyse_again(connection, [waiting.study_id], now=away.clock(), why="another model")
+        waiting = studies.find(connection, study_uid())
+        assert waiting is not None
+        studies.analyse_again(connection, [waiting], now=away.clock(), why="another model")
     away.engine.model = model_identity("2.0")
     away.settle()
     assert [delivery["state"] for delivery in away.study(study_uid())["deliveries"]] == ["superseded", "pending"]
@@ -152,25 +152,117 @@ def test_a_destination_that_answers_and_is_busy_is_not_asked_whether_it_answers(
     assert not _awaited(site)
 
 
-def test_what_a_destination_was_too_busy_for_ten_times_goes_out_when_it_answers_and_has_room(
-    database: Database, tmp_path: Path, pacs: FakePacs
-) -> None:
-    site = make_site(database, tmp_path / "var", destinations=(pacs.destination(outputs=("sr",)),))
-    pacs.status = 0xA700
-    site.receive(make_dx())
-    site.settle()
-    for _ in range(12):
+def _broken(pacs: FakePacs, how: str) -> None:
+    """Let it answer C-ECHO, and keep nothing."""
+    pacs.aborts = how == "abort"
+    pacs.status = 0x0000 if pacs.aborts else int(how, 16)
+
+
+def _attempt(site: Site, times: int) -> None:
+    for _ in range(times):
         site.deliver()
         site.clock.go_on(minutes=10)
-    assert _delivery(site)[:2] == ("on_hold", 10)
-    assert len(pacs.encoded) == 10
-    assert _resume(site) == 1
-    assert site.deliver() == 0
-    assert _delivery(site)[:2] == ("pending", 1)
-    assert _resume(site) == 0, "it is waited for as ever"
+
+
+def _states_of(site: Site) -> list[tuple[str, str]]:
+    """Study Instance UID and state of each delivery, the newest first."""
+    with site.database.read() as connection:
+        return [(row["study_uid"], row["state"]) for row in listing.list_deliveries(connection)]
+
+
+@pytest.fixture
+def taking(database: Database, tmp_path: Path, pacs: FakePacs) -> Site:
+    """A worker whose destination answers; reports of three studies wait for it."""
+    site = make_site(database, tmp_path / "var", destinations=(pacs.destination(outputs=("sr",)),))
+    for name in ("one", "two", "three"):
+        site.receive(*make_study(name, views=("PA",)))
+    site.settle()
+    return site
+
+
+@pytest.mark.parametrize("how", ["0x0110", "0xA700", "abort"])
+def test_a_destination_that_answers_and_keeps_nothing_fails_no_report_and_gets_them_all_once_it_keeps_one(
+    taking: Site, pacs: FakePacs, how: str
+) -> None:
+    _broken(pacs, how)
+    _attempt(taking, 9)
+    taking.deliver()
+    assert {state for _, state in _states_of(taking)} == {"on_hold"}
+    assert _resume(taking) == 0, "that it answers C-ECHO says nothing: it did all the while"
+    tried = len(pacs.encoded)
+    _broken(pacs, "0x0000")
+    assert taking.deliver() == 0, "not before its time"
+    taking.clock.go_on(minutes=10)
+    assert taking.deliver() == 1, "one, to see"
+    assert len(pacs.encoded) == tried + 1
+    assert taking.deliver() == 2, "and the others at once"
+    assert {state for _, state in _states_of(taking)} == {"delivered"}
+    assert taking.study(study_uid("one"))["state"] == "delivered"
+
+
+def test_a_destination_that_keeps_nothing_is_sent_one_report_every_ten_minutes(taking: Site, pacs: FakePacs) -> None:
+    pacs.status = 0x0110
+    _attempt(taking, 10)
+    assert len(pacs.encoded) == 30
+    with taking.database.read() as connection:
+        assert reports.next_due(connection, "pacs") == taking.clock()
+    for number in range(1, 7):
+        assert taking.deliver() == taking.deliver() == 0
+        assert len(pacs.encoded) == 30 + number
+        taking.clock.go_on(minutes=10)
+    counted = [
+        delivery["attempts"] for name in ("one", "two", "three") for delivery in taking.study(study_uid(name))["deliveries"]
+    ]
+    assert counted == [12, 12, 12], "each in its turn"
+    assert taking.events(study_uid("one")).count("delivery_on_hold") == 1
+
+
+def test_a_report_that_a_destination_never_keeps_holds_up_no_other(taking: Site, pacs: FakePacs) -> None:
+    pacs.status = 0x0110
+    _attempt(taking, 10)
+    pacs.refused = {study_uid("one"): 0x0110}
     pacs.status = 0x0000
-    site.clock.go_on(seconds=30)
-    assert site.deliver() == 1
+    _attempt(taking, 3)
+    assert dict(_states_of(taking)) == {
+        study_uid("one"): "on_hold", study_uid("two"): "delivered", study_uid("three"): "delivered",
+    }  # fmt: skip
+    tried = len(pacs.encoded)
+    for name in ("four", "five", "six"):
+        taking.receive(*make_study(name, views=("PA",)))
+        taking.settle()
+        taking.deliver()
+    assert len(pacs.encoded) == tried + 3, "what is kept of others does not have it sent again"
+
+
+def test_what_a_destination_said_never_to_take_is_given_up_also_where_it_was_on_hold(taking: Site, pacs: FakePacs) -> None:
+    pacs.status = 0x0110
+    _attempt(taking, 10)
+    pacs.status = 0x0122
+    taking.deliver()
+    assert sorted(state for _, state in _states_of(taking)) == ["failed", "on_hold", "on_hold"]
+
+
+def test_what_waits_for_what_is_told(taking: Site, pacs: FakePacs) -> None:
+    pacs.status = 0x0110
+    assert _waits(taking) == {"its turn"}
+    taking.deliver()
+    assert _waits(taking) == {"its next attempt"}
+    _attempt(taking, 10)
+    assert _waits(taking) == {"the destination to take one of those on hold; tried every 10 minutes"}
+    pacs.status = 0xC000
+    _attempt(taking, 3)
+    assert _waits(taking) == {"somebody: cure the cause, then 'cxr-worker deliveries retry'"}
+
+
+def test_what_waits_for_a_destination_that_is_away_is_told(away: Site) -> None:
+    assert _waits(away) == {"its next attempt, or C-ECHO to be answered"}
+    _attempt(away, 10)
+    assert _waits(away) == {"C-ECHO to be answered"}
+
+
+def _waits(site: Site) -> set[str | None]:
+    with site.database.read() as connection:
+        return {row["waits_for"] for row in listing.list_deliveries(connection)}
 
 
 def test_a_destination_that_does_not_let_us_in_is_tried_again_as_soon_as_it_does(away: Site) -> None:
@@ -191,6 +283,27 @@ def test_the_reports_of_many_studies_go_over_one_association(database: Database,
     site.settle()
     assert site.deliver() == 6
     assert len(pacs.calling_ae_titles) == 1
+
+
+def test_what_was_taken_back_for_another_patients_image_is_not_sent_by_hand_either(away: Site) -> None:
+    away.receive(*make_study(patient=replace(PATIENT, patient_id="TEST-0002"))[1:])
+    away.settle()
+    ids = [row["id"] for row in _listed(away)]
+    assert [row["state"] for row in _listed(away)] == ["superseded"]
+    with away.database.write() as connection:
+        assert reports.retry(connection, ids, now=away.clock()) == 0
+        assert reports.not_retried(connection, [*ids, 4711]) == {
+            ids[0]: "it was taken back. An image with another Patient ID came before this was delivered.",
+            4711: "there is no such delivery.",
+        }
+    with _back(away) as pacs:
+        assert away.deliver() == 0
+        assert pacs.received == []
+
+
+def _listed(site: Site) -> list[dict[str, Any]]:
+    with site.database.read() as connection:
+        return listing.list_deliveries(connection)
 
 
 @contextmanager

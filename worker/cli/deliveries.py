@@ -8,7 +8,7 @@ import typer
 from worker.cli.options import AsJson, Config, database_of
 from worker.cli.printing import print_json, print_table
 from worker.cli.user import user_asking
-from worker.errors import ConfigurationError, NoSuchDelivery
+from worker.errors import ConfigurationError, NotRetried
 
 app = typer.Typer(help="What is on its way to the PACS, and what did not get there.", no_args_is_help=True)
 
@@ -41,16 +41,18 @@ def retry(
     every_failed: Annotated[bool, typer.Option("--all-failed", help="Every delivery that failed or is on hold.")] = False,
     config: Config = None,
 ) -> None:
-    """Send undelivered reports again at once, with all their attempts before them."""
+    """Send undelivered reports again at once, with all their attempts before them; what was taken back is not sent."""
     from worker.db import events, reports
 
     if bool(ids) == every_failed:
         raise ConfigurationError("deliveries retry: name ids, or --all-failed.")
     with database_of(config) as (_, database), database.write() as connection:
         now = datetime.now(UTC)
+        refused = reports.not_retried(connection, ids or ())
         count = reports.retry(connection, ids or None, now=now)
         facts = {"user": user_asking(), "deliveries": sorted(set(ids or ()))}
         events.record(connection, events.Event(kind=events.RETRY, at=now, detail=f"{count} due again", facts=facts))
-    if ids and count < len(set(ids)):
-        raise NoSuchDelivery(f"{count} of {len(set(ids))} are due again; the others are delivered already or do not exist.")
+    if refused:
+        whys = " ".join(f"{delivery_id}: {why}" for delivery_id, why in refused.items())
+        raise NotRetried(f"{count} of {len(set(ids or ()))} are due again. {whys}")
     print(f"{count} due again.")

@@ -141,7 +141,7 @@ def _reopen(connection: Connection, before: _Held, arrival: Arrival) -> None:
         _note(connection, events.REOPENED, arrival, study_id=study_id, detail=f"was {before.state}")
     if before.patient_id != identity.patient_id:
         events.add(connection, "patient_changed", at=arrival.at, study_id=study_id, detail="An image with another Patient ID.")
-        reports.supersede(connection, study_id, why="An image with another Patient ID came before this was sent.")
+        reports.supersede(connection, study_id, why="An image with another Patient ID came before this was delivered.")
     _REOPEN(
         connection,
         study_id=study_id,

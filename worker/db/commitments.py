@@ -1,5 +1,6 @@
 """Storage commitment: what destinations were asked to vouch for, and what they answered."""
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -24,15 +25,23 @@ def add(connection: Connection, transaction_uid: str, destination: str, *, now: 
 
 def was_asked(connection: Connection, delivery: DueDelivery, *, now: datetime) -> None:
     """Note that a destination was asked: it is asked again unless it answers in time, or the delivery is given up."""
-    if delivery.attempts + 1 >= MAX_ATTEMPTS:
+    asked = _count_question(connection, delivery, now=now)
+    if asked >= MAX_ATTEMPTS:
         error = PeerUnavailable(f"Stored, but not committed to: {MAX_ATTEMPTS} attempts, and the last request is unanswered.")
-        reports.mark_undelivered(connection, delivery, error, next_attempt_at=None, now=now)
-        return
-    connection.execute(
+        asked_before = replace(delivery, attempts=asked - 1)
+        reports.mark_undelivered(connection, asked_before, error, next_attempt_at=None, now=now)
+
+
+def _count_question(connection: Connection, delivery: DueDelivery, *, now: datetime) -> int:
+    """Count that a destination was asked of what it keeps; answer how often by now, 0 where it was answered meanwhile."""
+    asked = deliveries.c.asked + 1
+    counted = connection.execute(
         update(deliveries)
         .where(deliveries.c.id == delivery.id, deliveries.c.state == DeliveryState.STORED)
-        .values(attempts=delivery.attempts + 1, next_attempt_at=now + _ANSWER_TIME, unreachable=False)
-    )
+        .values(asked=asked, attempts=asked, next_attempt_at=now + _ANSWER_TIME, unreachable=False, last_error=None)
+        .returning(deliveries.c.asked)
+    ).scalar_one_or_none()
+    return counted or 0
 
 
 def settle(connection: Connection, answer: Commitment, *, now: datetime) -> str | None:
@@ -65,8 +74,9 @@ def settle(connection: Connection, answer: Commitment, *, now: datetime) -> str 
 
 def _send_again(connection: Connection, delivery: DueDelivery, reason: str, *, now: datetime) -> None:
     error = PeerRefused(f"Stored, but not committed to: {reason}.")
-    again_at = next_attempt(delivery.attempts + 1, now=now)
-    reports.mark_undelivered(connection, delivery, error, next_attempt_at=again_at, now=now)
+    asked = _count_question(connection, delivery, now=now)
+    again_at = next_attempt(asked, now=now)
+    reports.mark_undelivered(connection, replace(delivery, attempts=asked - 1), error, next_attempt_at=again_at, now=now)
     if again_at is not None:
         connection.execute(update(deliveries).where(deliveries.c.id == delivery.id).values(state=DeliveryState.PENDING))
 

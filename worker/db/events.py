@@ -48,10 +48,13 @@ DELIVERY_FAILED = "delivery_failed"
 """A report was given up for a destination. Facts: as of SENT."""
 
 DELIVERY_ON_HOLD = "delivery_on_hold"
-"""A destination could not be reached for too long; a report waits until it can be. Facts: as of SENT."""
+"""A destination took a report in no attempt; it waits until it can be reached, or takes another one. Facts: as of SENT."""
 
 REFUSED = "refused"
 """An association or an object was not accepted. Facts: ae_title, address, and status, where it was an object."""
+
+ABORTED = "aborted"
+"""A connection was broken off, by us or, in the middle of a message, by the peer. Facts: ae_title, address, reason."""
 
 REPROCESS = "reprocess"
 """A study is due again. Facts: user, where somebody asked for it."""

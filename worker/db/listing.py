@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping, Select, select
 
 from worker.db.schema import deliveries, events, instances, predictions, reports, studies
-from worker.values import ModelRole
+from worker.values import DeliveryState, ModelRole
 
 Listed = dict[str, Any]
 
@@ -134,10 +134,30 @@ def _delivery(row: RowMapping) -> Listed:
         "state": row["state"],
         "attempts": row["attempts"],
         "next_attempt_at": _moment(row["next_attempt_at"]) if row["state"] == "pending" else None,
+        "waits_for": _waits_for(row),
         "last_error": row["last_error"],
         "delivered_at": _moment(row["delivered_at"]),
         "committed": row["committed"],
     }
+
+
+def _waits_for(row: RowMapping) -> str | None:
+    """What has to happen before a report goes on its way, in words; None where it has arrived or was taken back."""
+    match DeliveryState(row["state"]):
+        case DeliveryState.PENDING if row["unreachable"]:
+            return "its next attempt, or C-ECHO to be answered"
+        case DeliveryState.PENDING:
+            return "its next attempt" if row["attempts"] else "its turn"
+        case DeliveryState.STORED:
+            return "the destination's commitment"
+        case DeliveryState.ON_HOLD if row["unreachable"]:
+            return "C-ECHO to be answered"
+        case DeliveryState.ON_HOLD:
+            return "the destination to take one of those on hold; tried every 10 minutes"
+        case DeliveryState.FAILED:
+            return "somebody: cure the cause, then 'cxr-worker deliveries retry'"
+        case _:
+            return None
 
 
 def _grouped(connection: Connection, chosen: Select[Any]) -> defaultdict[int, list[RowMapping]]:

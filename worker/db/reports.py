@@ -1,12 +1,13 @@
 """Reports and their way to each destination."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, case, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Select, and_, case, exists, func, or_, select, update
 
-from dicom_io.errors import AssociationRejected, DicomError, PeerBusy, PeerUnreachable
+from dicom_io.errors import AssociationRejected, DicomError, ObjectRefused, PeerUnreachable
 from dicom_io.values import ObjectReference, SeriesUID, SOPClassUID, SOPInstanceUID
 from worker.db import events, schema, studies
 from worker.db.database import insert_if_absent
@@ -26,7 +27,7 @@ from worker.values import (
 
 _AT_ONCE = 64
 """Deliveries of one association: what becomes urgent meanwhile waits for no more than these."""
-_UNSENT = (DeliveryState.PENDING, DeliveryState.ON_HOLD, DeliveryState.FAILED)
+_ENDED = (DeliveryState.DELIVERED, DeliveryState.SUPERSEDED)
 _GIVEN_UP = (DeliveryState.ON_HOLD, DeliveryState.FAILED)
 
 
@@ -76,18 +77,21 @@ def _of_output(study_id: StudyId, output: Output) -> ColumnElement[bool]:
 
 
 def supersede(connection: Connection, study_id: StudyId, *, why: str, output: Output | None = None) -> None:
-    """Send no more of what a study's destinations still wait for, of one output or of all."""
+    """Send no more of what a study's destinations still wait for, of one output or of all.
+
+    Nor is a destination asked any more to commit to it: what it had lost would be sent again.
+    """
     outdated = select(reports.c.id).where(reports.c.study_id == study_id if output is None else _of_output(study_id, output))
     connection.execute(
         update(deliveries)
-        .where(deliveries.c.report_id.in_(outdated), deliveries.c.state.in_(_UNSENT))
+        .where(deliveries.c.report_id.in_(outdated), deliveries.c.state.not_in(_ENDED))
         .values(state=DeliveryState.SUPERSEDED, last_error=why)
     )
 
 
 def add(connection: Connection, study: ToldStudy, report: MadeReport, *, now: datetime) -> ReportId:
     """Enter a new report; what was not sent of the output's older ones is not sent any more."""
-    supersede(connection, study.id, output=report.output, why="A newer report came before this one was sent.")
+    supersede(connection, study.id, output=report.output, why="A newer report came before this one was delivered.")
     added = insert_if_absent(
         connection,
         reports,
@@ -118,7 +122,7 @@ def queue(connection: Connection, report_id: ReportId, destinations: Sequence[st
             connection.execute(
                 update(deliveries)
                 .where(taken_back, deliveries.c.state == DeliveryState.SUPERSEDED, ~_has_no_file())
-                .values(state=DeliveryState.PENDING, attempts=0, next_attempt_at=now, last_error=None)
+                .values(state=DeliveryState.PENDING, attempts=0, asked=0, next_attempt_at=now, last_error=None)
             )
 
 
@@ -134,7 +138,47 @@ def due(
 
     With `DeliveryState.STORED`, what it should be asked to commit to.
     """
-    rows = connection.execute(
+    chosen = (
+        _to_send()
+        .where(
+            deliveries.c.destination == destination, deliveries.c.state == state, _has_come(deliveries.c.next_attempt_at, now)
+        )
+        .order_by(schema.studies.c.priority, studies.triage_rank().desc(), reports.c.id)
+        .limit(_AT_ONCE)
+    )
+    return _read(connection, chosen, data_dir)
+
+
+def probe(connection: Connection, destination: str, *, now: datetime, data_dir: Path) -> list[DueDelivery]:
+    """What to send a destination to see whether it takes again what it was reached with and did not take: one, or nothing yet.
+
+    The least tried comes first: one that is never taken holds the others up once.
+    """
+    last = select(func.max(deliveries.c.next_attempt_at)).where(_untaken(destination)).scalar_subquery()
+    chosen = _to_send().where(_untaken(destination), _has_come(last, now))
+    return _read(connection, chosen.order_by(deliveries.c.attempts, deliveries.c.id).limit(1), data_dir)
+
+
+def release(connection: Connection, destination: str, *, now: datetime) -> int:
+    """Make due what a destination did not take, once it took one of them; answer how many. Each has another attempt."""
+    released = connection.execute(
+        update(deliveries).where(_untaken(destination)).values(state=DeliveryState.PENDING, next_attempt_at=now)
+    )
+    return released.rowcount
+
+
+def _untaken(destination: str) -> ColumnElement[bool]:
+    held = deliveries.c.state == DeliveryState.ON_HOLD
+    return and_(deliveries.c.destination == destination, held, ~deliveries.c.unreachable)
+
+
+def _has_come(moment: ColumnElement[datetime], now: datetime) -> ColumnElement[bool]:
+    # A moment further ahead than any delay was set by a clock that ran ahead.
+    return or_(moment <= now, moment > now + LONGEST_DELAY + FIRST_DELAY)
+
+
+def _to_send() -> Select[Any]:
+    return (
         select(
             deliveries.c.id,
             deliveries.c.attempts,
@@ -145,14 +189,10 @@ def due(
         )
         .join(reports, reports.c.id == deliveries.c.report_id)
         .join(schema.studies, schema.studies.c.id == reports.c.study_id)
-        .where(
-            deliveries.c.destination == destination,
-            deliveries.c.state == state,
-            or_(deliveries.c.next_attempt_at <= now, deliveries.c.next_attempt_at > now + LONGEST_DELAY + FIRST_DELAY),
-        )
-        .order_by(schema.studies.c.priority, studies.triage_rank().desc(), reports.c.id)
-        .limit(_AT_ONCE)
     )
+
+
+def _read(connection: Connection, chosen: Select[Any], data_dir: Path) -> list[DueDelivery]:
     return [
         DueDelivery(
             id=DeliveryId(row.id),
@@ -162,16 +202,25 @@ def due(
             path=data_dir / row.path,
             attempts=row.attempts,
         )
-        for row in rows
+        for row in connection.execute(chosen)
     ]
 
 
 def mark_stored(connection: Connection, delivery: DueDelivery, *, now: datetime) -> None:
-    """Note that a destination keeps a report and is to be asked to commit to it."""
+    """Note that a destination keeps a report and is to be asked to commit to it, unless it was taken back meanwhile.
+
+    From here on its attempts are the questions; how long the destination was away before says nothing of them.
+    """
     connection.execute(
         update(deliveries)
-        .where(deliveries.c.id == delivery.id)
-        .values(state=DeliveryState.STORED, unreachable=False, last_error=None, next_attempt_at=now)
+        .where(deliveries.c.id == delivery.id, deliveries.c.state != DeliveryState.SUPERSEDED)
+        .values(
+            state=DeliveryState.STORED,
+            attempts=deliveries.c.asked,
+            unreachable=False,
+            last_error=None,
+            next_attempt_at=now,
+        )
     )
 
 
@@ -217,26 +266,35 @@ def all_delivered(connection: Connection, study_id: StudyId) -> bool:
 
 def mark_undelivered(
     connection: Connection, delivery: DueDelivery, error: DicomError, *, next_attempt_at: datetime | None, now: datetime
-) -> None:
-    """Note a failed attempt: due again at a moment, or given up where there is none.
+) -> DeliveryState:
+    """Note a failed attempt: due again at a moment, or, where there is none, on hold or given up; answer how it stands.
 
-    What could not even be tried, because the destination cannot be reached, is due as soon as it can; what a destination was
-    too busy for ten times, when it is seen to answer.
+    Given up is only what the destination says of the object itself, or what it keeps and does not commit to. All else may heal:
+    what could not even be tried is due as soon as the destination can be reached, the rest when it takes one of it (`probe`).
     """
+    state = select(deliveries.c.state).where(deliveries.c.id == delivery.id).with_for_update()
+    before = DeliveryState(connection.execute(state).scalar_one())
+    if before in {*_ENDED, DeliveryState.FAILED}:
+        return before  # committed to or taken back meanwhile
     unreachable = isinstance(error, PeerUnreachable | AssociationRejected)
-    # A full archive answers all the while: it is waited for like one that is away, only not before the last attempt.
-    waits = unreachable or (isinstance(error, PeerBusy) and next_attempt_at is None)
-    values: Mapping[str, object] = {
-        "attempts": delivery.attempts + 1,
-        "last_error": error.in_full,
-        "unreachable": waits,
-    }
-    given_up = DeliveryState.ON_HOLD if waits else DeliveryState.FAILED
-    values = {**values, **({"state": given_up} if next_attempt_at is None else {"next_attempt_at": next_attempt_at})}
-    waiting = (deliveries.c.id == delivery.id) & deliveries.c.state.in_([DeliveryState.PENDING, DeliveryState.STORED])
-    noted = connection.execute(update(deliveries).where(waiting).values(**values)).rowcount
-    if noted and next_attempt_at is None:  # what was committed to or superseded meanwhile has not failed
-        _note(connection, f"delivery_{given_up}", delivery, at=now, detail=str(error))
+    after = before
+    if next_attempt_at is None:
+        for_good = isinstance(error, ObjectRefused) or (before is DeliveryState.STORED and not unreachable)
+        after = DeliveryState.FAILED if for_good else DeliveryState.ON_HOLD
+    connection.execute(
+        update(deliveries)
+        .where(deliveries.c.id == delivery.id)
+        .values(
+            state=after,
+            attempts=delivery.attempts + 1,
+            last_error=error.in_full,
+            unreachable=unreachable,
+            next_attempt_at=next_attempt_at or now + LONGEST_DELAY,
+        )
+    )
+    if after is not before:
+        _note(connection, f"delivery_{after}", delivery, at=now, detail=str(error))
+    return after
 
 
 def awaits_answer(connection: Connection, destination: str) -> bool:
@@ -245,7 +303,7 @@ def awaits_answer(connection: Connection, destination: str) -> bool:
 
 
 def destination_answers(connection: Connection, destination: str, *, now: datetime) -> int:
-    """Make due what waited for a destination that can be reached again; answer how many."""
+    """Make due what waited for a destination that can be reached again, with all its attempts before it; answer how many."""
     on_hold = deliveries.c.state == DeliveryState.ON_HOLD
     resumed = connection.execute(
         update(deliveries)
@@ -278,17 +336,35 @@ def count_undelivered(connection: Connection) -> dict[tuple[str, DeliveryState],
 def retry(connection: Connection, delivery_ids: Sequence[int] | None, *, now: datetime) -> int:
     """Make undelivered reports due at once, with all their attempts before them; answer how many. None: all given up.
 
-    Those whose files are gone stay as they are.
+    What was taken back stays so, and so does what has no file any more: `not_retried` tells why.
     """
-    chosen: ColumnElement[bool] = deliveries.c.state.in_(_GIVEN_UP)
-    if delivery_ids is not None:
-        chosen = deliveries.c.id.in_(delivery_ids) & (deliveries.c.state != DeliveryState.DELIVERED)
+    chosen = deliveries.c.state.in_(_GIVEN_UP) if delivery_ids is None else deliveries.c.id.in_(delivery_ids)
     changed = connection.execute(
         update(deliveries)
-        .where(chosen, ~_has_no_file())
-        .values(state=DeliveryState.PENDING, attempts=0, next_attempt_at=now, unreachable=False)
+        .where(chosen, deliveries.c.state.not_in(_ENDED), ~_has_no_file())
+        .values(state=DeliveryState.PENDING, attempts=0, asked=0, next_attempt_at=now, unreachable=False)
     )
     return changed.rowcount
+
+
+def not_retried(connection: Connection, delivery_ids: Sequence[int]) -> dict[int, str]:
+    """Which of these `retry` leaves as they are, and why in words."""
+    rows = connection.execute(
+        select(deliveries.c.id, deliveries.c.state, deliveries.c.last_error, _has_no_file().label("gone")).where(
+            deliveries.c.id.in_(delivery_ids)
+        )
+    ).all()
+    why = dict.fromkeys(sorted(set(delivery_ids)), "there is no such delivery.")
+    for row in rows:
+        if row.state == DeliveryState.DELIVERED:
+            why[row.id] = "it is delivered already."
+        elif row.state == DeliveryState.SUPERSEDED:
+            why[row.id] = f"it was taken back. {row.last_error or ''}".rstrip()
+        elif row.gone:
+            why[row.id] = "its file was deleted."
+        else:
+            del why[row.id]
+    return why
 
 
 def _has_no_file() -> ColumnElement[bool]:
@@ -296,14 +372,9 @@ def _has_no_file() -> ColumnElement[bool]:
 
 
 def next_due(connection: Connection, destination: str) -> datetime | None:
-    """When a destination is next due to be sent something."""
-    found: datetime | None = connection.execute(
-        select(deliveries.c.next_attempt_at)
-        .where(
-            deliveries.c.destination == destination,
-            deliveries.c.state.in_([DeliveryState.PENDING, DeliveryState.STORED]),
-        )
-        .order_by(deliveries.c.next_attempt_at)
-        .limit(1)
-    ).scalar()
-    return found
+    """When a destination is next due to be sent something, or asked."""
+    waiting = deliveries.c.state.in_([DeliveryState.PENDING, DeliveryState.STORED])
+    due_at = select(func.min(deliveries.c.next_attempt_at)).where(deliveries.c.destination == destination, waiting)
+    probed_at = select(func.max(deliveries.c.next_attempt_at)).where(_untaken(destination))
+    moments = [connection.execute(moment).scalar() for moment in (due_at, probed_at)]
+    return min(filter(None, moments), default=None)

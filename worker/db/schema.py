@@ -178,6 +178,7 @@ deliveries = Table(
     Column("destination", String(64), nullable=False),
     Column("state", String(16), nullable=False, server_default=DeliveryState.PENDING.value),
     Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("asked", Integer, nullable=False, server_default="0"),  # how often to commit to it
     Column("next_attempt_at", UtcDateTime, nullable=False),
     Column("last_error", Text),
     Column("delivered_at", UtcDateTime),
