@@ -6,6 +6,7 @@ import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
 
@@ -151,15 +152,16 @@ def _failure_reasons(answer: bytes) -> list[int]:
 
 def _request(line: _Line, method: str, resource: str, content: tuple[str, bytes] | None) -> _Answer:
     url, headers = line.peer.url.rstrip("/") + resource, {"Accept": _JSON, **line.peer.headers}
+    body: BytesIO | None = None
     if content is not None:
-        headers["Content-Type"] = content[0]
+        # Read by urllib3 piece by piece: a timeout holds for what is handed to the socket at once, and a line may be slow.
+        headers |= {"Content-Type": content[0], "Content-Length": str(len(content[1]))}
+        body = BytesIO(content[1])
     try:
         with line.watch.limit(EXCHANGE_SECONDS):
-            answer = line.pool.request(
-                method, url, headers=headers, body=content[1] if content else None, redirect=False, preload_content=False
-            )
-            body = answer.read(_LONGEST_ANSWER_BYTES)
-            if len(body) < _LONGEST_ANSWER_BYTES:
+            answer = line.pool.request(method, url, headers=headers, body=body, redirect=False, preload_content=False)
+            answered = answer.read(_LONGEST_ANSWER_BYTES)
+            if len(answered) < _LONGEST_ANSWER_BYTES:
                 answer.drain_conn()
             else:
                 answer.close()  # the rest may have no end
@@ -167,7 +169,7 @@ def _request(line: _Line, method: str, resource: str, content: tuple[str, bytes]
         raise (_overdue(line.peer) if line.watch.overdue else _in_words(error, line.peer)) from error
     if line.watch.overdue:  # an answer without a length ends where its connection does
         raise _overdue(line.peer)
-    return _Answer(status=answer.status, body=body, retry_after_seconds=_retry_after_seconds(answer))
+    return _Answer(status=answer.status, body=answered, retry_after_seconds=_retry_after_seconds(answer))
 
 
 def _overdue(peer: WebPeer) -> DicomError:

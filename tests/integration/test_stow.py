@@ -393,6 +393,30 @@ def test_a_service_that_answers_a_byte_at_a_time_is_not_waited_for_without_end(
     assert second.error is first.error, "the rest is not kept waiting for as long each"
 
 
+def test_a_large_object_is_sent_over_a_slow_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stow, "CONNECT_SECONDS", 0.5)
+    path, never, took = tmp_path / "large.dcm", Event(), list[int]()
+    path.write_bytes(bytes(16 * 1024**2))
+
+    def take_slowly() -> None:
+        connection = server.accept()[0]
+        with connection:
+            while sum(took) < path.stat().st_size:
+                took.append(len(connection.recv(64 * 1024)))
+                never.wait(0.005)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            while connection.recv(64 * 1024):
+                pass
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
+        thread = Thread(target=take_slowly, daemon=True)
+        thread.start()
+        (outcome,) = send_to_service(WebPeer(url=f"http://127.0.0.1:{server.getsockname()[1]}"), [path])
+        thread.join(10)
+    assert outcome.error is None
+
+
 def test_files_travel_as_they_lie_on_disk_over_one_connection(tmp_path: Path, web: Service) -> None:
     paths = [write(ds, tmp_path / f"{number}.dcm") for number, ds in enumerate(make_study(views=("PA", "AP", "LL")))]
     assert [outcome.error for outcome in send_to_service(WebPeer(url=web.url), paths)] == [None] * 3
