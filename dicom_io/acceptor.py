@@ -5,24 +5,25 @@ What comes with a C-STORE goes to its sink while it arrives: an object is never 
 
 import struct
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from dicom_io.command import NO_DATA_SET, CommandValue, Element, Request, decode_command, encode_command
 from dicom_io.errors import NotDicom
 from dicom_io.incoming import Incoming, Nothing, Object, Payload
 from dicom_io.keeper import Caller, Keeper
-from dicom_io.negotiation import AcceptedContext, Agreement
+from dicom_io.negotiation import MAX_PDU_BYTES, AcceptedContext, Agreement
 from dicom_io.normalized import Command, NormalizedRequest, NormalizedService
 from dicom_io.part10 import StoreRequest
 from dicom_io.status import GeneralStatus, StoreStatus
 from dicom_io.values import SOPClassUID, SOPInstanceUID
-from dicom_io.wire import AbortReason, Pdu, ProtocolError, Wire
+from dicom_io.wire import AbortReason, Pdu, PeerAborted, ProtocolError, Wire
 
 _IS_COMMAND, _IS_LAST = 1, 2
 _RESPONSE = 0x8000
 _C_CANCEL = 0x0FFF
 _LONGEST_COMMAND_BYTES = 64 * 1024
-_LONGEST_PDU_BYTES = 64 * 1024 * 1024
+_LONGEST_PDU_BYTES = 128 * MAX_PDU_BYTES
 """Only a fragment of a PDU is in memory at a time: one that is longer than we asked for does no harm. This one is absurd."""
 _ERROR_COMMENT_CHARACTERS = 64
 _PDV = struct.Struct(">IBB")
@@ -58,8 +59,10 @@ class Acceptor:
 
         Raises
         ------
-        ProtocolError, TimeoutError, OSError
+        ProtocolError, TimeoutError
             It must be aborted.
+        PeerAborted, OSError
+            The peer is gone.
         """
         try:
             while self._take(*self._wire.next_pdu(patient=self._incoming is None and not self._command)):
@@ -74,10 +77,13 @@ class Acceptor:
                 self._data(length)
                 return True
             case Pdu.RELEASE_RQ:
-                self._wire.exactly(min(length, 4))
-                self._wire.send(struct.pack(">BxI4x", Pdu.RELEASE_RP, 4))
+                with suppress(OSError):  # some do not wait for the answer
+                    self._wire.exactly(min(length, 4))
+                    self._wire.send(struct.pack(">BxI4x", Pdu.RELEASE_RP, 4))
                 return False
             case Pdu.ABORT:
+                if self._incoming is not None or self._command:
+                    raise PeerAborted
                 return False
             case Pdu.ASSOCIATE_RQ | Pdu.ASSOCIATE_AC | Pdu.ASSOCIATE_RJ | Pdu.RELEASE_RP:
                 raise ProtocolError(AbortReason.UNEXPECTED_PDU)
@@ -86,7 +92,7 @@ class Acceptor:
 
     def _data(self, length: int) -> None:
         if length > _LONGEST_PDU_BYTES:
-            raise ProtocolError(AbortReason.INVALID_PARAMETER)
+            raise ProtocolError(AbortReason.INVALID_PARAMETER, f"a PDU of {length} bytes")
         while length:
             if length < _PDV.size:
                 raise ProtocolError(AbortReason.INVALID_PARAMETER)

@@ -77,7 +77,7 @@ class Object:
         self._size += len(fragment)
         if self._size > _PATIENCE * self._most_bytes:
             self._answer()
-            raise ProtocolError(AbortReason.NOT_SPECIFIED)
+            raise ProtocolError(AbortReason.NOT_SPECIFIED, "an object far larger than dicom.maximum_object_bytes")
         if self._sink is None:
             return
         if self._size > self._most_bytes:

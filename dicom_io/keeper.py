@@ -59,3 +59,6 @@ class Keeper(Protocol):
 
     def rejected(self, caller: Caller, reason: str, words: str) -> None:
         """An association was not accepted. `reason` is one of a few short names, `words` say what is wrong and what to do."""
+
+    def aborted(self, caller: Caller, reason: str, words: str) -> None:
+        """A connection was broken off: by us, or by the peer in the middle of a message. Reason and words as of `rejected`."""

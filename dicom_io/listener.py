@@ -1,37 +1,33 @@
 """The receiving end: who is let in, a thread for each association, and how it all ends (PS3.4 annexes A and B, PS3.8).
 
-Connections that have not said anything yet wait in one place and take no thread: a thousand of them keep nobody waiting.
+A connection takes no thread and no place before its whole request is there: until then it waits in the `lobby`.
 """
 
-import errno
-import selectors
 import socket
 import ssl
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from functools import partial
+from ipaddress import IPv4Network, IPv6Network
 from logging import getLogger
+from queue import Full, Queue
 from threading import Condition, Thread
-from time import monotonic, sleep
 from types import MappingProxyType, TracebackType
 from typing import Self
 
 from dicom_io.acceptor import Acceptor, Answerers
+from dicom_io.ending import ERROR, STOPPED, Ending, of_association, of_protocol
 from dicom_io.errors import NotDicom
-from dicom_io.handshake import explain
 from dicom_io.keeper import Caller, Keeper
-from dicom_io.negotiation import Proposal, Refusal, agree, decode_request, fault_of
+from dicom_io.lobby import Asked, Lobby, Rules
+from dicom_io.negotiation import Refusal, agree, decode_request, fault_of, titles_of
 from dicom_io.normalized import NormalizedService
 from dicom_io.places import Places
-from dicom_io.wire import AbortReason, Patience, Pdu, ProtocolError, Wire
+from dicom_io.wire import AbortReason, Patience, ProtocolError, Wire, encode_abort
 
 _GRACE_SECONDS = 5.0
-_SILENT_AT_ONCE = 512
-"""Connections that have not said anything: beyond this the one that is silent for longest makes place."""
-_LONGEST_REQUEST_BYTES = 256 * 1024
-"""An association request of 128 contexts with 20 transfer syntaxes each has 80 KB."""
-_TICK_SECONDS = 0.5
+_WORDS_AT_ONCE = 1024
 _BACKLOG = 1024
 
 log = getLogger(__name__)
@@ -65,29 +61,35 @@ class Listener:
     def __init__(self, settings: ListenerSettings, answerers: Answerers, tls: Callable[[], ssl.SSLContext] | None) -> None:
         self._settings = settings
         self._answerers = answerers
-        self._tls = tls
         self._changed = Condition()
         self._connections: set[socket.socket] = set()
         self._places = settings.places or Places()
-        self._closing = False
-        self._socket = settings.listening or open_port(settings.host, settings.port)
-        self.port: int = self._socket.getsockname()[1]
+        self._is_breaking_off = False
+        self._words: Queue[Callable[[], None] | None] = Queue(_WORDS_AT_ONCE)
+        listening = settings.listening or open_port(settings.host, settings.port)
+        self.port: int = listening.getsockname()[1]
         """The TCP port that is bound."""
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(self._socket, selectors.EVENT_READ)
-        self._accepting = Thread(target=self._accept, name=f"accept-{self.port}", daemon=True)
+        rules = Rules(addresses=settings.addresses, stall_seconds=settings.patience.stall_seconds, tls=tls)
+        self._lobby = Lobby(listening, rules, self)
+        self._accepting = Thread(target=self._lobby.run, name=f"accept-{self.port}", daemon=True)
+        self._telling = Thread(target=self._tell, name=f"tell-{self.port}", daemon=True)
         self._accepting.start()
+        self._telling.start()
 
     def close(self) -> None:
         """Accept no more; open associations get a few seconds to finish, then they are broken off."""
-        self._closing = True
+        self._lobby.close()
         self._accepting.join()
         with self._changed:
             self._changed.wait_for(lambda: not self._connections, timeout=_GRACE_SECONDS)
+            self._is_breaking_off = True
             for connection in self._connections:
                 with suppress(OSError):
                     connection.shutdown(socket.SHUT_RDWR)  # its thread wakes up and ends
             self._changed.wait_for(lambda: not self._connections, timeout=_GRACE_SECONDS)
+        with suppress(Full):
+            self._words.put(None, timeout=_GRACE_SECONDS)
+            self._telling.join(_GRACE_SECONDS)
 
     def __enter__(self) -> Self:
         return self
@@ -95,138 +97,125 @@ class Listener:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-    def _accept(self) -> None:
-        silent: dict[socket.socket, float] = {}
-        """When each came, the oldest first."""
-        with self._selector as selector, self._socket:
-            while not self._closing:
-                for key, _ in selector.select(_TICK_SECONDS):
-                    if key.fileobj is self._socket:
-                        if (connection := self._next_connection()) is not None:
-                            silent[connection] = monotonic()
-                            selector.register(connection, selectors.EVENT_READ)
-                    elif isinstance(key.fileobj, socket.socket):
-                        del silent[key.fileobj]
-                        selector.unregister(key.fileobj)
-                        self._start(key.fileobj)
-                for connection, came in list(silent.items()):
-                    if len(silent) <= _SILENT_AT_ONCE and monotonic() - came < self._settings.patience.stall_seconds:
-                        break
-                    del silent[connection]
-                    selector.unregister(connection)
-                    connection.close()
-            for connection in silent:
-                connection.close()
+    # what the lobby calls, in its one thread
 
-    def _next_connection(self) -> socket.socket | None:
+    def asked(self, asked: Asked) -> bytes:
+        """See `dicom_io.lobby.Host`: the association gets a place and a thread of its own, or is refused."""
         try:
-            return self._socket.accept()[0]
-        except OSError as error:
-            if error.errno in {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}:
-                log.warning("No connection can be taken for now: %s.", error.strerror)
-                sleep(_TICK_SECONDS)  # it stays in the queue: to look again at once would only burn the processor
-            return None  # else it is gone already
-
-    def _start(self, connection: socket.socket) -> None:
-        with self._changed:
-            self._connections.add(connection)
-        try:
-            Thread(target=self._serve, args=(connection,), name="association", daemon=True).start()
-        except RuntimeError:  # no thread to be had
-            self._leave(connection)
-
-    def _serve(self, connection: socket.socket) -> None:
-        """A connection from its first byte to its end: the boundary of an association."""
-        peer_address = ""
-        try:
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            peer_address = _unmapped(connection.getpeername()[0])
-            if self._tls is None:
-                self._associate(connection, peer_address)
-            elif not self._is_welcome(peer_address):  # a thread and a handshake are more than a stranger gets
-                self._answerers.keeper.rejected(Caller(peer_address=peer_address), "address", Refusal.ADDRESS.words)
-            else:
-                self._shake_hands_and_associate(connection, peer_address, self._tls())
-        except OSError:  # it is gone
-            pass
-        except Exception:
-            log.exception("An association ended by an error of ours.")
-        finally:
-            self._leave(connection)
-
-    def _leave(self, connection: socket.socket) -> None:
-        connection.close()
-        with self._changed:
-            self._connections.discard(connection)
-            self._changed.notify_all()
-
-    def _shake_hands_and_associate(self, connection: socket.socket, peer_address: str, tls: ssl.SSLContext) -> None:
-        connection.settimeout(self._settings.patience.stall_seconds)
-        try:
-            secured = tls.wrap_socket(connection, server_side=True)
-        except OSError as error:
-            self._answerers.keeper.rejected(Caller(peer_address=peer_address), "tls", f"TLS: {explain(error)}")
-            return
-        with secured:
-            self._associate(secured, peer_address)
-
-    def _associate(self, connection: socket.socket, peer_address: str) -> None:
-        wire = Wire(connection, self._settings.patience)
-        try:
-            proposal = self._read_proposal(wire)
-            caller = Caller(
-                calling_ae_title=proposal.calling_ae_title,
-                called_ae_title=proposal.called_ae_title,
-                peer_address=peer_address,
-            )
-            refusal = self._why_not(proposal, caller) or self._places.take(caller)
-            if refusal is not None:
-                self._answerers.keeper.rejected(caller, refusal.name.lower(), refusal.words)
-                wire.send(refusal.encode())
-                return
-            try:
-                self._answerers.keeper.accepted(caller)
-                agreement = agree(proposal, self._answerers.services.keys())
-                wire.send(agreement.answer)
-                Acceptor(wire, agreement, caller, self._answerers).serve()
-            finally:
-                self._places.leave(caller)
-                self._answerers.keeper.closed(caller)
-        except TimeoutError:
-            wire.abort(AbortReason.NOT_SPECIFIED)
-        except ProtocolError as error:
-            log.warning("An association was aborted: %s.", error)
-            wire.abort(error.reason)
-
-    def _read_proposal(self, wire: Wire) -> Proposal:
-        kind, length = wire.next_pdu()
-        if kind != Pdu.ASSOCIATE_RQ:
-            raise ProtocolError(AbortReason.UNEXPECTED_PDU if kind in set(Pdu) else AbortReason.UNRECOGNIZED_PDU)
-        if length > _LONGEST_REQUEST_BYTES:
-            raise ProtocolError(AbortReason.INVALID_PARAMETER)
-        try:
-            return decode_request(bytes((kind, 0)) + length.to_bytes(4, "big") + bytes(wire.exactly(length)))
+            called, calling = titles_of(asked.request)
         except NotDicom as error:
-            raise ProtocolError(AbortReason.INVALID_PARAMETER) from error
+            self.lost(asked.peer_address, of_protocol(ProtocolError(AbortReason.INVALID_PARAMETER, str(error))))
+            return encode_abort(AbortReason.INVALID_PARAMETER)
+        caller = Caller(calling_ae_title=calling, called_ae_title=called, peer_address=asked.peer_address)
+        refusal = self._why_not(caller, is_welcome=asked.is_welcome) or self._places.take(caller)
+        if refusal is None:
+            if self._start(asked.connection, caller, asked.request):
+                return b""
+            self._places.leave(caller)
+            refusal = Refusal.NO_THREAD
+        self._will_tell(partial(self._answerers.keeper.rejected, caller, refusal.name.lower(), refusal.words))
+        return refusal.encode()
 
-    def _why_not(self, proposal: Proposal, caller: Caller) -> Refusal | None:
+    def lost(self, peer_address: str, ending: Ending) -> None:
+        """See `dicom_io.lobby.Host`."""
+        keeper, caller = self._answerers.keeper, Caller(peer_address=peer_address)
+        tell = keeper.rejected if ending.is_rejection else keeper.aborted
+        self._will_tell(partial(tell, caller, ending.reason, ending.words))
+
+    def _why_not(self, caller: Caller, *, is_welcome: bool) -> Refusal | None:
         settings = self._settings
-        if not self._is_welcome(caller.peer_address):
+        if not is_welcome:
             return Refusal.ADDRESS
         if settings.called_ae_titles and caller.called_ae_title not in settings.called_ae_titles:
             return Refusal.CALLED_AE
         if settings.calling_ae_titles and caller.calling_ae_title not in settings.calling_ae_titles:
             return Refusal.CALLING_AE
-        return fault_of(proposal)
+        return None
 
-    def _is_welcome(self, address: str) -> bool:
-        networks = self._settings.addresses
-        return not networks or any(ip_address(address) in network for network in networks)
+    def _start(self, connection: socket.socket, caller: Caller, request: bytes) -> bool:
+        with self._changed:
+            self._connections.add(connection)
+        try:
+            Thread(target=self._serve, args=(connection, caller, request), name="association", daemon=True).start()
+        except RuntimeError:  # no thread to be had
+            self._leave(connection)
+            return False
+        return True
+
+    def _leave(self, connection: socket.socket) -> None:
+        with self._changed:
+            self._connections.discard(connection)
+            self._changed.notify_all()
+
+    def _will_tell(self, word: Callable[[], None]) -> None:
+        """Have the keeper told by a thread of its own: it may have to wait for a database, and the lobby must not."""
+        try:
+            self._words.put_nowait(word)
+        except Full:
+            log.warning("More callers are turned away than can be told of.")
+
+    def _tell(self) -> None:
+        while (word := self._words.get()) is not None:
+            try:
+                word()
+            except Exception:
+                log.exception("What became of a caller could not be told.")
+
+    # what the thread of an association does
+
+    def _serve(self, connection: socket.socket, caller: Caller, request: bytes) -> None:
+        """An association from its request to its end, and the boundary of what goes wrong in it."""
+        try:
+            ending = self._associate(connection, caller, request)
+            self._places.leave(caller)
+            connection.close()
+            if ending is not None:
+                self._answerers.keeper.aborted(caller, ending.reason, ending.words)
+        except Exception:
+            log.exception("What became of a caller could not be told.")
+        finally:
+            self._leave(connection)
+
+    def _associate(self, connection: socket.socket, caller: Caller, request: bytes) -> Ending | None:
+        wire = None
+        try:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            wire = Wire(connection, self._settings.patience)
+            self._converse(wire, caller, request)
+        except Exception as error:
+            if self._is_breaking_off:
+                return STOPPED
+            ending = ERROR if wire is None else of_association(error, wire)
+            if ending is ERROR:
+                log.exception("An association ended by an error of ours.")
+            if wire is not None and ending is not None and ending.answer is not None:
+                with suppress(OSError):
+                    wire.abort(ending.answer)
+            return ending
+        return None
+
+    def _converse(self, wire: Wire, caller: Caller, request: bytes) -> None:
+        keeper, services = self._answerers.keeper, self._answerers.services
+        try:
+            proposal = decode_request(request)
+        except NotDicom as error:
+            raise ProtocolError(AbortReason.INVALID_PARAMETER, str(error)) from error
+        if (refusal := fault_of(proposal)) is not None:
+            keeper.rejected(caller, refusal.name.lower(), refusal.words)
+            wire.send(refusal.encode())
+            return
+        keeper.accepted(caller)
+        try:
+            agreement = agree(proposal, services.keys())
+            wire.send(agreement.answer)
+            Acceptor(wire, agreement, caller, self._answerers).serve()
+        finally:
+            keeper.closed(caller)
 
 
 def open_port(host: str, port: int) -> socket.socket:
-    """Open a port to listen on; 0 takes a free one.
+    """Open a port to listen on; 0 takes a free one. ``::`` hears IPv4 too.
 
     Raises
     ------
@@ -234,7 +223,8 @@ def open_port(host: str, port: int) -> socket.socket:
         It cannot be bound.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    both = host == "::" and socket.has_dualstack_ipv6()
+    listening = socket.create_server((host, port), family=family, backlog=_BACKLOG, dualstack_ipv6=both)
     listening.setblocking(False)
     return listening
 
@@ -267,8 +257,3 @@ def listen(
     return Listener(
         settings, Answerers(keeper=keeper, services=services, maximum_object_bytes=settings.maximum_object_bytes), tls
     )
-
-
-def _unmapped(address: str) -> str:
-    """An IPv4 address that an IPv6 socket shows as ``::ffff:192.0.2.1``, as it is."""
-    return address.removeprefix("::ffff:") if "." in address else address

@@ -59,6 +59,8 @@ PREFERRED_SYNTAXES: tuple[str, ...] = (
     JPEGExtended12Bit,
     JPEG2000,
 )
+_SHORTEST_REQUEST_BYTES = 74
+"""What of it has a fixed length (PS3.8 table 9-11)."""
 _ACCEPTED, _ABSTRACT_SYNTAX_NOT_SUPPORTED, _TRANSFER_SYNTAXES_NOT_SUPPORTED = 0, 3, 4
 
 
@@ -67,11 +69,12 @@ class Refusal(Enum):
 
     CALLED_AE = (1, 1, 7), "its called AE title is not ours: set it right there, or add it to dicom.called_ae_titles"
     CALLING_AE = (1, 1, 3), "its calling AE title is not in dicom.calling_ae_titles"
-    ADDRESS = (1, 1, 3), "its address is not in dicom.addresses"
+    ADDRESS = (1, 1, 1), "its address is not in dicom.addresses"
     APPLICATION_CONTEXT = (1, 1, 2), "its application context is not that of DICOM"
     PROTOCOL_VERSION = (1, 2, 2), "it speaks another version of the protocol"
     TOO_MANY = (2, 3, 2), "dicom.maximum_associations are open"
     TOO_MANY_OF_CALLER = (2, 3, 2), "dicom.maximum_associations_per_caller of it are open"
+    NO_THREAD = (2, 3, 1), "the system gives no more threads: allow more of them, or lower dicom.maximum_associations"
 
     @property
     def words(self) -> str:
@@ -112,6 +115,22 @@ class Agreement:
     answer: bytes
     maximum_pdu_bytes: int
     """What the peer takes; 0: anything."""
+
+
+def titles_of(encoded: bytes) -> tuple[str, str]:
+    """The called and the calling AE title of an A-ASSOCIATE-RQ, which stand where they always stand: the rest is not read.
+
+    Raises
+    ------
+    NotDicom
+        They are none.
+    """
+    if len(encoded) < _SHORTEST_REQUEST_BYTES:
+        raise NotDicom("The association request is too short.")
+    with any_error_as(NotDicom, "The association request cannot be read: {}."):
+        request = A_ASSOCIATE_RQ()
+        request.called_ae_title, request.calling_ae_title = encoded[10:26], encoded[26:42]
+        return request.called_ae_title.strip(), request.calling_ae_title.strip()
 
 
 def decode_request(encoded: bytes) -> Proposal:

@@ -3,7 +3,7 @@
 import errno
 from enum import IntEnum
 
-from dicom_io.errors import InvalidObject, NotDicom, Retryable
+from dicom_io.errors import InvalidObject, NotDicom, ObjectTooLarge, Retryable
 
 
 class StoreStatus(IntEnum):
@@ -19,6 +19,8 @@ class StoreStatus(IntEnum):
     """The data set contradicts the request, or lacks its UIDs."""
     CANNOT_UNDERSTAND = 0xC000
     """The bytes are not a data set."""
+    TOO_LARGE = 0xC001
+    """The object is larger than dicom.maximum_object_bytes: it will not be taken later either."""
 
 
 class GeneralStatus(IntEnum):
@@ -47,6 +49,8 @@ def status_of(error: BaseException) -> StoreStatus:
             return StoreStatus.MISMATCH
         case NotDicom():
             return StoreStatus.CANNOT_UNDERSTAND
+        case ObjectTooLarge():
+            return StoreStatus.TOO_LARGE
         case _:
             return StoreStatus.PROCESSING_FAILURE
 

@@ -34,11 +34,15 @@ class AbortReason(IntEnum):
 
 
 class ProtocolError(Exception):
-    """The peer does not keep to the protocol."""
+    """The peer does not keep to the protocol. By default its message is the reason's name."""
 
-    def __init__(self, reason: AbortReason) -> None:
-        super().__init__(reason.name.lower().replace("_", " "))
+    def __init__(self, reason: AbortReason, words: str = "") -> None:
+        super().__init__(words or reason.name.lower().replace("_", " "))
         self.reason = reason
+
+
+class PeerAborted(ConnectionAbortedError):
+    """The peer broke the association off in the middle of a message."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +67,8 @@ class Wire:
         self._start = self._end = 0
         self._came = 0
         self._since = monotonic()
+        self.is_between_messages = False
+        """Whether nothing is under way, so that the peer may leave."""
         connection.settimeout(self._patience.stall_seconds)
 
     def next_pdu(self, *, patient: bool = False) -> tuple[int, int]:
@@ -83,10 +89,12 @@ class Wire:
         if patient:
             if self._start == self._end:
                 self._connection.settimeout(self._patience.idle_seconds)
+                self.is_between_messages = True
                 try:
                     self._fill(1)
                 finally:
                     self._connection.settimeout(self._patience.stall_seconds)
+                self.is_between_messages = False
             self._since, self._came = monotonic(), 0
         kind, length = _HEADER.unpack(self.exactly(_HEADER.size))
         return kind, length
@@ -113,8 +121,8 @@ class Wire:
         self._connection.sendall(encoded)
 
     def abort(self, reason: AbortReason) -> None:
-        """Break the association off in the name of the service provider (PS3.8 section 9.3.8)."""
-        self.send(struct.pack(">BxIxxBB", Pdu.ABORT, 4, 2, reason))
+        """Break the association off in the name of the service provider."""
+        self.send(encode_abort(reason))
 
     def _fill(self, count: int) -> None:
         """Read until so many bytes are here."""
@@ -134,3 +142,8 @@ class Wire:
         lasts = monotonic() - self._since
         if lasts > self._patience.stall_seconds and self._came < lasts * self._patience.minimum_bytes_per_second:
             raise TimeoutError
+
+
+def encode_abort(reason: AbortReason) -> bytes:
+    """The A-ABORT of the service provider (PS3.8 section 9.3.8)."""
+    return struct.pack(">BxIxxBB", Pdu.ABORT, 4, 2, reason)

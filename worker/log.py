@@ -17,6 +17,7 @@ ALLOWED_FIELDS = frozenset(
     {
         "ae_title",
         "attempts",
+        "called_ae_title",
         "calling_ae_title",
         "count",
         "database",
@@ -44,6 +45,7 @@ ALLOWED_FIELDS = frozenset(
         "triage",
         "version",
         "where",
+        "why",
     }
 )
 _ALWAYS = frozenset({"event", "level", "timestamp"})
@@ -101,7 +103,10 @@ def hide_words_of_errors() -> None:
 
 
 class _LibraryHandler(logging.Handler):
-    """Says that a library complained, and where; its words may hold values of a data set and are left out."""
+    """Says that a library complained, and where; its words may hold values of a data set and are left out.
+
+    Of `dicom_io`, which is ours, the words are told as they stand in the code, without the values that go into them.
+    """
 
     def emit(self, record: logging.LogRecord) -> None:
         error = record.exc_info[0].__name__ if record.exc_info and record.exc_info[0] else None
@@ -109,5 +114,6 @@ class _LibraryHandler(logging.Handler):
             "library.message",
             library=record.name,
             where=f"{record.filename}:{record.lineno}",
+            **({"why": record.msg} if record.name.startswith("dicom_io.") and isinstance(record.msg, str) else {}),
             **({"error": error} if error else {}),
         )

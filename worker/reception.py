@@ -3,9 +3,11 @@
 import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import asdict
 
 import structlog
 
+from dicom_io.ending import IDLE
 from dicom_io.keeper import Caller, StoreAnswer
 from dicom_io.part10 import StoreRequest
 from worker.db import events
@@ -64,23 +66,36 @@ class Reception:
     def rejected(self, caller: Caller, reason: str, words: str) -> None:
         """See `dicom_io.keeper.Keeper`."""
         self._parts.metrics.rejected(caller.calling_ae_title, reason)
-        log.warning(
-            "association.rejected",
-            calling_ae_title=caller.calling_ae_title,
-            peer_address=caller.peer_address,
-            reason_code=reason,
-        )
-        detail = f"association of {caller.calling_ae_title or 'somebody'} at {caller.peer_address}: {words}"
-        self._note(detail, {"ae_title": caller.calling_ae_title, "address": caller.peer_address})
+        log.warning("association.rejected", **asdict(caller), reason_code=reason, why=words)
+        self._note(f"association of {_named(caller)}: {words}", _facts(caller))
 
-    def _note(self, detail: str, facts: Mapping[str, str]) -> None:
+    def aborted(self, caller: Caller, reason: str, words: str) -> None:
+        """See `dicom_io.keeper.Keeper`."""
+        self._parts.metrics.aborted(caller.calling_ae_title, reason)
+        if reason == IDLE.reason:
+            log.info("association.aborted", **asdict(caller), reason_code=reason, why=words)
+            return
+        log.warning("association.aborted", **asdict(caller), reason_code=reason, why=words)
+        self._note(f"association of {_named(caller)} broke off: {words}", {**_facts(caller), "reason": reason}, events.ABORTED)
+
+    def _note(self, detail: str, facts: Mapping[str, str], kind: str = events.REFUSED) -> None:
         more = self._refusals.noted(facts["address"])
         if more is None:
             return
         words = detail[:500] + more
-        event = events.Event(kind=events.REFUSED, at=self._parts.clock(), detail=words, facts=facts)
+        event = events.Event(kind=kind, at=self._parts.clock(), detail=words, facts=facts)
         with suppress(DatabaseUnavailable), self._parts.database.write() as connection:
             events.record(connection, event)
+
+
+def _named(caller: Caller) -> str:
+    """Who called whom: titles come from strangers, and are printable (`dicom_io.negotiation.titles_of`)."""
+    called = f" to {caller.called_ae_title}" if caller.called_ae_title else ""
+    return f"{caller.calling_ae_title or 'somebody'} at {caller.peer_address}{called}"
+
+
+def _facts(caller: Caller) -> dict[str, str]:
+    return {"ae_title": caller.calling_ae_title, "address": caller.peer_address}
 
 
 class Taking:

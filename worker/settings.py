@@ -1,6 +1,7 @@
 """Settings: one frozen object; `worker.configuration` reads it."""
 
 import re
+from ipaddress import IPv4Network, IPv6Network, ip_interface, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -9,9 +10,9 @@ from apscheduler.triggers.cron import CronTrigger
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
-    IPvAnyNetwork,
     SecretStr,
     ValidationInfo,
     field_validator,
@@ -30,6 +31,21 @@ def _ae_title(value: str) -> str:
     return value
 
 
+def _network(value: Any) -> IPv4Network | IPv6Network:
+    text = str(value)
+    try:
+        return ip_network(text)
+    except ValueError:
+        pass
+    try:
+        inside = ip_interface(text)
+    except ValueError:
+        raise ValueError(
+            f"{text!r} is no address: write one such as 192.0.2.5, or a network such as 192.0.2.0/24; names are not looked up"
+        ) from None
+    raise ValueError(f"{text!r} is an address within a network: write {inside.network} for all of it, or {inside.ip} for one")
+
+
 def _crontab(value: str) -> str:
     CronTrigger.from_crontab(value)
     return value
@@ -37,6 +53,7 @@ def _crontab(value: str) -> str:
 
 _WEB = "STOW-RS"
 AETitle = Annotated[str, AfterValidator(_ae_title)]
+Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(ge=0, le=86400)]
 
@@ -73,7 +90,7 @@ class DicomSettings(Section):
     port: Port = 11112
     called_ae_titles: tuple[AETitle, ...] = ()
     calling_ae_titles: tuple[AETitle, ...] = ()
-    addresses: tuple[IPvAnyNetwork, ...] = ()
+    addresses: tuple[Network, ...] = ()
     maximum_associations: Annotated[int, Field(ge=1, le=1000)] = 64
     maximum_associations_per_caller: Annotated[int, Field(ge=0, le=1000)] = 0
     maximum_object_bytes: Annotated[int, Field(ge=1)] = 4 * 1024**3

@@ -152,6 +152,9 @@ class _Keeper:
     def rejected(self, caller: Caller, reason: str, words: str) -> None:
         pass
 
+    def aborted(self, caller: Caller, reason: str, words: str) -> None:
+        pass
+
     def heard(self, service: NormalizedService) -> NormalizedService:
         """Note what a service raises that is not one of our errors, and raise it on."""
 

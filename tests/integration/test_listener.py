@@ -56,6 +56,7 @@ class Inbox:
         self.stored: list[SentRequest] = []
         self.refused: list[tuple[StoreStatus, BaseException | None]] = []
         self.rejected_callers: list[tuple[str, str, str]] = []
+        self.aborted_callers: list[tuple[str, str, str]] = []
         self.abandoned = 0
         self.open_associations = 0
         self.fails_with: BaseException | None = None
@@ -81,6 +82,9 @@ class Inbox:
 
     def rejected(self, caller: Caller, reason: str, _words: str) -> None:
         self.rejected_callers.append((caller.calling_ae_title, caller.peer_address, reason))
+
+    def aborted(self, caller: Caller, reason: str, words: str) -> None:
+        self.aborted_callers.append((caller.calling_ae_title, reason, words))
 
 
 class Letter:

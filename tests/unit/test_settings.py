@@ -116,6 +116,21 @@ def test_a_file_that_is_no_toml_is_one_line(tmp_path: Path, content: bytes, word
     assert words in _refusal(path)
 
 
+@pytest.mark.parametrize(
+    ("written", "cure"),
+    [
+        ("192.0.2.5/24", "write 192.0.2.0/24 for all of it, or 192.0.2.5 for one"),
+        ("2001:db8::1/32", "write 2001:db8::/32 for all of it, or 2001:db8::1 for one"),
+        ("pacs.example", "names are not looked up"),
+        ("192.0.2.0/33", "a network such as 192.0.2.0/24"),
+    ],
+)
+def test_an_address_that_is_no_network_is_told_how_to_write_it(tmp_path: Path, written: str, cure: str) -> None:
+    message = _refusal(_file(tmp_path, f'[dicom]\naddresses = ["198.51.100.7", "{written}"]'))
+    assert "dicom.addresses.1: " in message
+    assert cure in message
+
+
 def test_a_file_that_is_not_there_tells_how_to_make_one(tmp_path: Path) -> None:
     path = tmp_path / "nothing.toml"
     assert _refusal(path) == f"{path}: no such file; 'cxr-worker init {path}' writes one."

@@ -40,6 +40,9 @@ class Pacs:
     def rejected(self, caller: Caller, reason: str, words: str) -> None:
         """See `dicom_io.keeper.Keeper`."""
 
+    def aborted(self, caller: Caller, reason: str, words: str) -> None:
+        """See `dicom_io.keeper.Keeper`."""
+
     def keep(self, request: StoreRequest, dataset: BytesIO) -> None:
         """Take an object in."""
         identity = identify(request, dataset)
