@@ -131,6 +131,16 @@ def test_deliveries_are_listed_by_state_and_destination(cxr_worker: Run) -> None
     assert _json(cxr_worker, "deliveries", "list", "--destination", "other") == []
 
 
+@pytest.mark.parametrize("what", ["studies", "deliveries"])
+@pytest.mark.usefixtures("filled")
+def test_a_list_that_is_cut_says_so(cxr_worker: Run, what: str) -> None:
+    whole = _json(cxr_worker, what, "list")
+    code, out, err = cxr_worker(what, "list", "--json", "--limit", str(len(whole) - 1))
+    assert (code, json.loads(out)) == (0, whole[:-1])
+    assert err == f"cxr-worker: only the newest {len(whole) - 1} are listed; --limit lists more.\n"
+    assert cxr_worker(what, "list", "--limit", str(len(whole)))[2] == ""
+
+
 def test_a_delivery_given_up_is_queued_again_by_retry(cxr_worker: Run, filled: Site, pacs: FakePacs) -> None:
     pacs.status = 0x0110
     for _ in range(10):

@@ -244,7 +244,7 @@ def test_what_a_destination_said_never_to_take_is_given_up_also_where_it_was_on_
 
 def test_what_waits_for_what_is_told(taking: Site, pacs: FakePacs) -> None:
     pacs.status = 0x0110
-    assert _waits(taking) == {"its turn"}
+    assert _waits(taking) == {"its next attempt"}
     taking.deliver()
     assert _waits(taking) == {"its next attempt"}
     _attempt(taking, 10)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from worker.cli.options import AsJson, Config, database_of
-from worker.cli.printing import print_json, print_table
+from worker.cli.printing import newest_of, print_json, print_table
 from worker.cli.user import user_asking
 from worker.errors import ConfigurationError, NotRetried
 
@@ -17,6 +17,7 @@ app = typer.Typer(help="What is on its way to the PACS, and what did not get the
 def list_deliveries(
     state: Annotated[str | None, typer.Option(help="pending, stored, delivered, on_hold, failed …", metavar="STATE")] = None,
     destination: Annotated[str | None, typer.Option(help="Only to this destination.", metavar="NAME")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most this many, the newest first.")] = 1000,
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
@@ -27,11 +28,12 @@ def list_deliveries(
     if state is not None and state not in set(DeliveryState):
         raise ConfigurationError(f"--state: '{state}' is none of {', '.join(DeliveryState)}.")
     with database_of(config) as (_, database), database.read() as connection:
-        found = listing.list_deliveries(connection, state=state, destination=destination)
+        found = listing.list_deliveries(connection, state=state, destination=destination, limit=limit + 1)
+    found = newest_of(found, limit)
     if as_json:
         print_json(found)
         return
-    columns = ("id", "study_uid", "destination", "kind", "state", "attempts", "next_attempt_at", "last_error")
+    columns = ("id", "study_uid", "destination", "kind", "state", "attempts", "waits_for", "next_attempt_at", "last_error")
     print_table(columns, ([delivery[column] for column in columns] for delivery in found))
 
 

@@ -1,14 +1,24 @@
 """Tables for people, JSON for scripts; both on stdout."""
 
 import json
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
+
+Row = TypeVar("Row")
 
 
 def print_json(value: Any) -> None:
     """Print a value as indented JSON."""
     print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def newest_of(found: list[Row], limit: int) -> list[Row]:
+    """At most so many; where there are more, say so."""
+    if len(found) > limit:
+        print(f"cxr-worker: only the newest {limit} are listed; --limit lists more.", file=sys.stderr)
+    return found[:limit]
 
 
 @contextmanager
@@ -33,8 +43,6 @@ def progressing(words: str) -> Iterator[Callable[[int, int], None]]:
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Print rows under their headings, as wide as they need where nobody's terminal sets a width."""
-    import sys
-
     from rich import box
     from rich.console import Console
     from rich.table import Table

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from worker.cli.options import AsJson, Config, database_of
-from worker.cli.printing import print_json, print_table
+from worker.cli.printing import newest_of, print_json, print_table
 from worker.errors import ConfigurationError, NoSuchStudy
 
 app = typer.Typer(help="What came in, what was decided and why, where it was delivered.", no_args_is_help=True)
@@ -47,7 +47,8 @@ def list_studies(
         raise ConfigurationError(f"--state: '{state}' is none of {', '.join(StudyState)}.")
     after = None if since is None else moment(since, now=datetime.now(UTC))
     with database_of(config) as (_, database), database.read() as connection:
-        found = listing.list_studies(connection, state=state, since=after, limit=limit)
+        found = listing.list_studies(connection, state=state, since=after, limit=limit + 1)
+    found = newest_of(found, limit)
     if as_json:
         print_json(found)
         return

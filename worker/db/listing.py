@@ -12,6 +12,19 @@ from worker.values import DeliveryState, ModelRole
 
 Listed = dict[str, Any]
 
+_WAITS_FOR = {
+    DeliveryState.PENDING: "its next attempt",
+    DeliveryState.STORED: "the destination's commitment",
+    DeliveryState.ON_HOLD: "the destination to take one of those on hold; tried every 10 minutes",
+    DeliveryState.FAILED: "somebody: cure the cause, then 'cxr-worker deliveries retry'",
+}
+"""What has to happen before a report goes on its way; nothing where it has arrived or was taken back."""
+_WAITS_FOR_ANSWER = {
+    **_WAITS_FOR,
+    DeliveryState.PENDING: "its next attempt, or C-ECHO to be answered",
+    DeliveryState.ON_HOLD: "C-ECHO to be answered",
+}
+
 
 def list_studies(connection: Connection, *, state: str | None, since: datetime | None, limit: int) -> list[Listed]:
     """Studies with their images, reports and deliveries, the newest first."""
@@ -43,7 +56,7 @@ def show_study(connection: Connection, study_uid: str) -> Listed | None:
 
 
 def list_deliveries(
-    connection: Connection, *, state: str | None = None, destination: str | None = None, limit: int = 1000
+    connection: Connection, *, state: str | None = None, destination: str | None = None, limit: int | None = None
 ) -> list[Listed]:
     """Deliveries, the newest first."""
     chosen = (
@@ -142,22 +155,8 @@ def _delivery(row: RowMapping) -> Listed:
 
 
 def _waits_for(row: RowMapping) -> str | None:
-    """What has to happen before a report goes on its way, in words; None where it has arrived or was taken back."""
-    match DeliveryState(row["state"]):
-        case DeliveryState.PENDING if row["unreachable"]:
-            return "its next attempt, or C-ECHO to be answered"
-        case DeliveryState.PENDING:
-            return "its next attempt" if row["attempts"] else "its turn"
-        case DeliveryState.STORED:
-            return "the destination's commitment"
-        case DeliveryState.ON_HOLD if row["unreachable"]:
-            return "C-ECHO to be answered"
-        case DeliveryState.ON_HOLD:
-            return "the destination to take one of those on hold; tried every 10 minutes"
-        case DeliveryState.FAILED:
-            return "somebody: cure the cause, then 'cxr-worker deliveries retry'"
-        case _:
-            return None
+    state = DeliveryState(row["state"])
+    return _WAITS_FOR_ANSWER.get(state) if row["unreachable"] else _WAITS_FOR.get(state)
 
 
 def _grouped(connection: Connection, chosen: Select[Any]) -> defaultdict[int, list[RowMapping]]:
