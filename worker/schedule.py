@@ -42,10 +42,12 @@ class Schedule:
 
     Each job asks the database what is due, and goes on until nothing is. The interval is a safety net: `wake` and the end of
     a step start the next at once, and a study's quiet time or a delivery's next attempt starts it on the dot.
+    `turned` is told of each turn of the steps up to reporting, however it ended.
     """
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, *, turned: Callable[[], None] = lambda: None) -> None:
         self._parts = parts
+        self._turned = turned
         # Each job may run while its successor waits; a destination that hangs must not take another one's thread.
         self._threads = ThreadPoolExecutor(2 * (5 + len(parts.settings.destinations) + len(parts.settings.study.senders)))
         self._scheduler = BackgroundScheduler(timezone="UTC", executors={"default": self._threads})
@@ -129,12 +131,18 @@ class Schedule:
         )
 
     def _advance(self) -> None:
-        while not self._closing.is_set() and pipeline.advance(self._parts):
+        while not self._closing.is_set() and self._turn():
             for destination in self._parts.settings.destinations:
                 self.wake(_job_of(destination))
         self._come_back(STUDIES, pipeline.next_completion(self._parts))
         for sender in self._parts.settings.study.senders:
             self._come_back(_question_of(sender), next_question(sender, self._parts))
+
+    def _turn(self) -> bool:
+        try:
+            return pipeline.advance(self._parts)
+        finally:
+            self._turned()
 
     def _tell_auditor(self) -> None:
         while not self._closing.is_set() and self._auditor.tell():

@@ -18,6 +18,7 @@ from worker.db.database import Database, open_database
 from worker.db.migrate import current_revision, require_newest, upgrade
 from worker.errors import AnotherRunner, ConfigurationError, DatabaseUnavailable
 from worker.files import make_folder, remove_parts
+from worker.heartbeat import Heartbeat, pet_watchdog
 from worker.leader import leadership
 from worker.log import hide_words_of_errors
 from worker.metrics import Metrics
@@ -127,29 +128,42 @@ def _serve(settings: Settings, roles: Roles, side: Side = _ALONE) -> None:
         database = stack.enter_context(opened(settings))
         metrics = Metrics(settings.dicom.calling_ae_titles, tally=side.tally)
         metrics.registry.register(Standing(settings, database, utc_now))
+        heartbeat = Heartbeat(timedelta(seconds=settings.schedule.interval_seconds), clock=utc_now)
+        metrics.registry.register(heartbeat)
         parts = Parts(settings=settings, database=database, clock=utc_now, engine=_no_engine, metrics=metrics)
         if roles.run:
             parts = replace(parts, engine=stack.enter_context(loaded(database, settings)))
         stack.enter_context(noted(parts, roles=roles.named()))
         if roles.web:
-            stack.enter_context(page(database, metrics, settings.web))
+            stack.enter_context(page(database, metrics, settings.web, trouble=heartbeat.trouble))
         elif settings.metrics is not None:
-            stack.enter_context(figures(metrics, settings.metrics))
+            stack.enter_context(figures(database, metrics, settings.metrics, trouble=heartbeat.trouble))
         wake = Waker()
         if roles.receive:
-            removed = remove_parts(settings.data_dir, written_before=utc_now() - _ABANDONED_AFTER)
-            log.info("leftovers.removed", count=removed)
-            secure = tls_receiver(parts, arrived=wake, doors=side.doors)
-            if secure is not None:
-                stack.enter_context(secure)
-                log.info("tls.ready", ae_title=settings.dicom.ae_title, port=secure.port)
-            listener = stack.enter_context(receiver(parts, arrived=wake, doors=side.doors))
-            log.info("ready", ae_title=settings.dicom.ae_title, host=settings.dicom.host, port=listener.port)
+            stack.enter_context(_receiving(parts, arrived=wake, doors=side.doors))
         if roles.run:
-            lead_until(stop, parts, wake)
-        else:
+            lead_until(stop, parts, wake, heartbeat)
+        elif side.number:
             stop.wait()
+        else:  # one alone answers for all: the first
+            while not stop.wait(_STANDBY_SECONDS):
+                pet_watchdog()
         log.info("stopping")
+
+
+@contextmanager
+def _receiving(parts: Parts, *, arrived: Callable[[], None], doors: Doors | None) -> Iterator[None]:
+    settings = parts.settings
+    removed = remove_parts(settings.data_dir, written_before=utc_now() - _ABANDONED_AFTER)
+    log.info("leftovers.removed", count=removed)
+    with ExitStack() as stack:
+        secure = tls_receiver(parts, arrived=arrived, doors=doors)
+        if secure is not None:
+            stack.enter_context(secure)
+            log.info("tls.ready", ae_title=settings.dicom.ae_title, port=secure.port)
+        listener = stack.enter_context(receiver(parts, arrived=arrived, doors=doors))
+        log.info("ready", ae_title=settings.dicom.ae_title, host=settings.dicom.host, port=listener.port)
+        yield
 
 
 @contextmanager
@@ -191,7 +205,7 @@ class Waker:
             schedule.wake()
 
 
-def lead_until(stop: Event, parts: Parts, wake: Waker) -> None:
+def lead_until(stop: Event, parts: Parts, wake: Waker, heartbeat: Heartbeat) -> None:
     """Run the schedule while this is the one runner; stand by while another is."""
     standing_by = False
     while not stop.is_set():
@@ -199,21 +213,25 @@ def lead_until(stop: Event, parts: Parts, wake: Waker) -> None:
             with leadership(parts.database, data_dir=parts.data_dir) as still_leading:
                 standing_by = False
                 log.info("runner.leads")
-                _run_while(still_leading, stop, parts, wake)
+                _run_while(still_leading, stop, parts, wake, heartbeat)
         except (AnotherRunner, DatabaseUnavailable) as error:
             if not standing_by:
                 log.info("runner.standby", error=type(error).__name__)
             standing_by = True
+            pet_watchdog()
             stop.wait(_STANDBY_SECONDS)
 
 
-def _run_while(leading: Callable[[], bool], stop: Event, parts: Parts, wake: Waker) -> None:
-    schedule = Schedule(parts)
+def _run_while(leading: Callable[[], bool], stop: Event, parts: Parts, wake: Waker, heartbeat: Heartbeat) -> None:
+    schedule = Schedule(parts, turned=heartbeat.turned)
     schedule.start()
     wake.schedule = schedule
+    heartbeat.lead()
     try:
         while leading() and not stop.wait(_STANDBY_SECONDS):
             schedule.keep_time()
+            heartbeat.pass_on()
     finally:
         wake.schedule = None
         schedule.close()
+        heartbeat.rest()

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 from contextlib import ExitStack
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Event, Thread
 
@@ -16,6 +16,7 @@ from tests.servers import wait_for
 from worker import service
 from worker.db.database import open_database
 from worker.errors import AnotherRunner, DatabaseUnavailable
+from worker.heartbeat import Heartbeat
 from worker.leader import leadership
 from worker.pipeline import Parts
 from worker.settings import Settings
@@ -105,13 +106,14 @@ class _Runner:
         self.database = open_database(test_database.url)
         self.waker = service.Waker()
         self.stop = Event()
+        self.heartbeat = Heartbeat(timedelta(seconds=1), clock=service.utc_now)
         parts = Parts(
             settings=Settings(data_dir=data_dir),
             database=self.database,
             clock=lambda: datetime.now(UTC),
             engine=FakeEngine,
         )
-        self.thread = Thread(target=service.lead_until, args=(self.stop, parts, self.waker))
+        self.thread = Thread(target=service.lead_until, args=(self.stop, parts, self.waker, self.heartbeat))
         self.thread.start()
 
     @property

@@ -148,7 +148,7 @@ def test_both_pages_tell_the_same(site: Site) -> None:
     metrics.sent("pacs", PeerUnreachable())
     with capture_logs() as said, ExitStack() as stack:
         stack.enter_context(page(site.database, metrics, WebSettings(port=0)))
-        stack.enter_context(figures(metrics, MetricsSettings(port=0)))
+        stack.enter_context(figures(site.database, metrics, MetricsSettings(port=0)))
         ports = [line["port"] for line in said if line["event"] in {"web.ready", "metrics.ready"}]
         assert len(ports) == 2
         for port in ports:

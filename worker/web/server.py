@@ -1,6 +1,6 @@
 """Runs the page in a thread of the worker's process."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Thread
 
@@ -18,28 +18,32 @@ log = structlog.get_logger()
 
 
 @contextmanager
-def page(database: Database, metrics: Metrics, settings: WebSettings) -> Iterator[None]:
-    """Serve the page, and the figures with it, while inside.
+def page(
+    database: Database, metrics: Metrics, settings: WebSettings, *, trouble: Callable[[], str | None] = lambda: None
+) -> Iterator[None]:
+    """Serve the page, and the figures with it, while inside. `trouble` is the runner's, for ``/readyz``.
 
     Raises
     ------
     ConfigurationError
         The port cannot be bound.
     """
-    with _served(make_app(database, metrics), settings.host, settings.port, "web"):
+    with _served(make_app(database, metrics, trouble=trouble), settings.host, settings.port, "web"):
         yield
 
 
 @contextmanager
-def figures(metrics: Metrics, settings: MetricsSettings) -> Iterator[None]:
-    """Serve the figures alone while inside.
+def figures(
+    database: Database, metrics: Metrics, settings: MetricsSettings, *, trouble: Callable[[], str | None] = lambda: None
+) -> Iterator[None]:
+    """Serve the figures without the page while inside. `trouble` is the runner's, for ``/readyz``.
 
     Raises
     ------
     ConfigurationError
         The port cannot be bound.
     """
-    with _served(metrics_app(metrics), settings.host, settings.port, "metrics"):
+    with _served(metrics_app(database, metrics, trouble=trouble), settings.host, settings.port, "metrics"):
         yield
 
 
