@@ -14,7 +14,7 @@ from dicom_io.errors import InvalidObject, NotDicom
 from dicom_io.kinds import Kind
 from dicom_io.values import SOPInstanceUID
 from tests.committing import CommittingPacs, committing_pacs
-from tests.factories import make_dx, make_study, study_uid
+from tests.factories import PATIENT, make_dx, make_study, study_uid
 from tests.fakes import Site, encoded, free_port, make_site, model_identity
 from tests.requirements import need
 from tests.servers import orthanc, wait_for
@@ -179,6 +179,45 @@ def test_ten_requests_without_an_answer_are_enough_and_an_answer_still_counts(
     assert "unanswered" in str(error)
     settle_commitment(_read(committing, -1), parts=asking.parts)
     assert _delivery(asking)[::2] == ("delivered", True)
+
+
+def test_how_long_a_destination_was_away_before_it_stored_a_report_leaves_it_all_its_questions(
+    database: Database, tmp_path: Path, committing: CommittingPacs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commitment, "WAIT_SECONDS", 0.01)
+    committing.at_once = False
+    known = committing.destination()
+    site = make_site(database, tmp_path / "var", destinations=(known.model_copy(update={"port": free_port()}),))
+    site.receive(make_dx())
+    site.settle()
+    for _ in range(9):
+        assert site.deliver() == 0
+        site.clock.go_on(minutes=10)
+    assert _delivery(site)[:2] == ("pending", 9)
+    site.parts = replace(site.parts, settings=site.parts.settings.model_copy(update={"destinations": (known,)}))
+    assert site.deliver() == 1
+    for asked in range(1, 10):
+        assert _ask(site) == 1
+        assert _delivery(site)[:2] == ("stored", asked)
+        site.clock.go_on(minutes=10)
+    assert "delivery_failed" not in site.events(study_uid())
+    settle_commitment(_read(committing, 0), parts=site.parts)
+    assert _delivery(site)[::2] == ("delivered", True)
+
+
+def test_a_report_that_was_stored_and_then_taken_back_is_not_sent_again_where_it_was_lost(
+    asking: Site, committing: CommittingPacs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commitment, "WAIT_SECONDS", 0.01)
+    committing.at_once = False
+    _ask(asking)
+    asking.receive(*make_study(patient=replace(PATIENT, patient_id="TEST-0002"))[1:])
+    asking.settle()
+    committing.denied[committing.received[0]] = 0x0112
+    settle_commitment(_read(committing, 0), parts=asking.parts)
+    asking.clock.go_on(minutes=10)
+    assert asking.deliver() == 0
+    assert (_delivery(asking)[0], len(committing.received)) == ("superseded", 1)
 
 
 def test_a_destination_that_refuses_to_be_asked_is_asked_again_later(asking: Site, committing: CommittingPacs) -> None:
