@@ -29,7 +29,7 @@ from tests.factories import make_study, study_uid, write_model
 from tests.fakes import FakePacs, Site, answer_for, make_site, model_identity
 from tests.servers import wait_for
 from worker import pipeline
-from worker.db import models
+from worker.db import events, models
 from worker.db.database import Database, open_database
 from worker.db.events import Event
 from worker.db.schema import predictions
@@ -445,7 +445,7 @@ def test_active_and_shadow_answers_are_recorded_together_or_not_at_all(site: Sit
     frontal = str(make_study()[0].SOPInstanceUID)
     site.engine.shadows = {frontal: answer_for("COVID-19", model=model_identity("shadow"))}
     site.receive(*make_study())
-    record, cut = pipeline.events.record, []
+    record, cut = events.record, []
 
     def cut_off(connection: Connection, event: Event) -> None:
         if event.kind == "analysed" and not cut:
@@ -454,7 +454,7 @@ def test_active_and_shadow_answers_are_recorded_together_or_not_at_all(site: Sit
         record(connection, event)
 
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline.events, "record", cut_off)
+        patch.setattr(events, "record", cut_off)
         site.settle()
     with site.database.read() as connection:
         assert connection.execute(select(predictions.c.id)).all() == []
