@@ -196,6 +196,7 @@ def test_how_long_a_destination_was_away_before_it_stored_a_report_leaves_it_all
     assert _delivery(site)[:2] == ("pending", 9)
     site.parts = replace(site.parts, settings=site.parts.settings.model_copy(update={"destinations": (known,)}))
     assert site.deliver() == 1
+    assert _delivery(site)[:2] == ("stored", 0)
     for asked in range(1, 10):
         assert _ask(site) == 1
         assert _delivery(site)[:2] == ("stored", asked)
