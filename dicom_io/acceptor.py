@@ -23,7 +23,7 @@ _IS_COMMAND, _IS_LAST = 1, 2
 _RESPONSE = 0x8000
 _C_CANCEL = 0x0FFF
 _LONGEST_COMMAND_BYTES = 64 * 1024
-_LONGEST_PDU_BYTES = 128 * MAX_PDU_BYTES
+LONGEST_PDU_BYTES = 128 * MAX_PDU_BYTES
 """Only a fragment of a PDU is in memory at a time: one that is longer than we asked for does no harm. This one is absurd."""
 _ERROR_COMMENT_CHARACTERS = 64
 _PDV = struct.Struct(">IBB")
@@ -91,7 +91,7 @@ class Acceptor:
                 raise ProtocolError(AbortReason.UNRECOGNIZED_PDU)
 
     def _data(self, length: int) -> None:
-        if length > _LONGEST_PDU_BYTES:
+        if length > LONGEST_PDU_BYTES:
             raise ProtocolError(AbortReason.INVALID_PARAMETER, f"a PDU of {length} bytes")
         while length:
             if length < _PDV.size:

@@ -26,7 +26,7 @@ from dicom_io.wire import AbortReason, Pdu, ProtocolError, encode_abort
 _SILENT_AT_ONCE = 512
 _SPEAKING_AT_ONCE = 128
 _STRANGERS_AT_ONCE = 16
-_LONGEST_REQUEST_BYTES = 256 * 1024
+LONGEST_REQUEST_BYTES = 256 * 1024
 """128 contexts with all 39 transfer syntaxes that pydicom knows have 138 KB, a user identity up to 64 KB more."""
 _HEADER_BYTES = 6
 _FRAGMENT_BYTES = 64 * 1024
@@ -96,7 +96,7 @@ class _Guest:
         if len(said) < _HEADER_BYTES:
             return _HEADER_BYTES - len(said)
         length = int.from_bytes(said[2:_HEADER_BYTES], "big")
-        if length > _LONGEST_REQUEST_BYTES:
+        if length > LONGEST_REQUEST_BYTES:
             raise ProtocolError(AbortReason.INVALID_PARAMETER, f"an association request of {length} bytes")
         return _HEADER_BYTES + length - len(said)
 

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import resource
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -201,3 +202,11 @@ def pacs() -> Iterator[FakePacs]:
 def site(database: Database, tmp_path: Path) -> Site:
     """A worker without threads and without destinations, each test on both databases."""
     return make_site(database, tmp_path / "var")
+
+
+@pytest.fixture
+def many_descriptors() -> Iterator[None]:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, limits[1]), limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)

@@ -116,14 +116,6 @@ def test_a_thousand_silent_connections_keep_nobody_waiting() -> None:
         echo(Peer(ae_title="CXRWORKER", host="127.0.0.1", port=listener.port), calling_ae_title="GOOD")
 
 
-@pytest.fixture
-def many_descriptors() -> Iterator[None]:
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, limits[1]), limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-
-
 def test_a_process_without_a_descriptor_left_says_so_and_goes_on_when_it_has_one(caplog: pytest.LogCaptureFixture) -> None:
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     with listening(Inbox(), SETTINGS) as listener, ExitStack() as silent:

@@ -15,6 +15,7 @@ import pytest
 from cryptography import x509
 from pynetdicom import AE
 from pynetdicom.sop_class import Verification
+from structlog.testing import capture_logs
 
 from tests.certificates import Authority, Pair
 from tests.factories import dicom_folder, make_dx, write
@@ -148,9 +149,11 @@ def test_who_must_not_come_in_is_turned_away_with_an_event_and_a_good_sender_get
     port: Port, shown: Callable[[Authority, Authority], ssl.SSLContext | None], words: str
 ) -> None:
     need("storescu")
-    said = port.call(shown(port.authority, Authority(port.folder, "other")))
-    assert not said.startswith(b"\x02")  # no A-ASSOCIATE-AC
-    assert words in wait_for(port.turned_away, "the event of who was turned away")
+    with capture_logs() as lines:
+        said = port.call(shown(port.authority, Authority(port.folder, "other")))
+        assert not said.startswith(b"\x02")  # no A-ASSOCIATE-AC
+        assert words in wait_for(port.turned_away, "the event of who was turned away")
+    assert [words in line["why"] for line in lines if line["event"] == "association.rejected"] == [True]
     assert port.site.received_files() == []
     metrics = port.site.parts.metrics.registry
     assert metrics.get_sample_value("cxr_associations_rejected_total", {"caller": "other", "reason": "tls"}) == 1

@@ -41,6 +41,14 @@ def test_what_a_library_says_is_not_repeated_only_that_and_where(capsys: pytest.
     assert str(line["where"]).startswith("test_log.py:")
 
 
+def test_what_our_own_dicom_side_says_is_told_without_the_values_in_it(capsys: pytest.CaptureFixture[str]) -> None:
+    configure(json_lines=True)
+    logging.getLogger("dicom_io.lobby").warning("No connection can be taken for now: %s.", "Doe^John")
+    (line,) = _lines(capsys)
+    assert (line["library"], line["why"]) == ("dicom_io.lobby", "No connection can be taken for now: %s.")
+    assert "Doe" not in json.dumps(line)
+
+
 def test_a_warning_is_logged_without_its_words(capsys: pytest.CaptureFixture[str]) -> None:
     configure(json_lines=True)
     with warnings.catch_warnings():
