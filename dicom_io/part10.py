@@ -221,18 +221,22 @@ def _past_identity(tag: BaseTag, _vr: str | None, _length: int) -> bool:
 
 def _uid(ds: Dataset, keyword: str) -> str:
     value = _value(ds, keyword)
-    if value is None or str(value).strip() == "":
+    if not isinstance(value, str) and value:
+        raise InvalidObject(f"{keyword} is not a UID: it has another value representation.")
+    text = str(value or "").strip()
+    if text == "":
         raise InvalidObject(f"{keyword} is missing.")
-    if not isinstance(value, str) or not ANY_UID.fullmatch(value.strip()):
+    if not ANY_UID.fullmatch(text):
         raise InvalidObject(f"{keyword} is not a UID: digits and dots, at most 64.")
-    return value.strip()
+    return text
 
 
 def _text(ds: Dataset, keyword: str, *, limit: int = _TEXT_CHARACTERS) -> str:
     value = _value(ds, keyword)
+    with any_error_as(NotDicom, f"{keyword} cannot be read: {{}}."):  # a sequence reads what it holds only now
+        text = "" if value is None else str(value)
     # Half a surrogate pair, which a strange character set may leave, fits into no database.
-    text = "" if value is None else str(value).encode("utf-8", "replace").decode()
-    return text.strip().replace("\x00", "")[:limit]
+    return text.encode("utf-8", "replace").decode().strip().replace("\x00", "")[:limit]
 
 
 def _value(ds: Dataset, keyword: str) -> Any:

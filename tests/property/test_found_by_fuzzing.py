@@ -53,6 +53,28 @@ def _small_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bounded, "MOST_ITEMS", 500)
 
 
+@pytest.mark.parametrize(("tag", "refused"), [(0x00080016, InvalidObject), (0x00080018, InvalidObject), (0x00100020, NotDicom)])
+def test_a_broken_sequence_in_the_place_of_a_uid_or_a_text_is_refused(tag: int, refused: type[Exception]) -> None:
+    ds = make_dx()
+    tags = sorted({tag, 0x00080016, 0x00080018, 0x0020000D, 0x0020000E})
+    data = b"".join(_broken_sequence(each) if each == tag else _uid(each, str(ds[each].value)) for each in tags)
+    request = request_for(ds, dataset=data, transfer_syntax=TransferSyntaxUID(ExplicitVRLittleEndian))
+    with pytest.raises(refused):
+        identify(request, BytesIO(data))
+
+
+def _broken_sequence(tag: int) -> bytes:
+    """Explicit VR, with an item whose one value has half its length."""
+    item = b"\x08\x00\x05\x01FD\x04\x00\x01\x02\x03\x04"
+    items = b"\xfe\xff\x00\xe0" + struct.pack("<I", len(item)) + item
+    return struct.pack("<HH2sxxI", tag >> 16, tag & 0xFFFF, b"SQ", len(items)) + items
+
+
+def _uid(tag: int, value: str) -> bytes:
+    padded = value.encode() + b"\0" * (len(value) % 2)
+    return struct.pack("<HH2sH", tag >> 16, tag & 0xFFFF, b"UI", len(padded)) + padded
+
+
 @pytest.mark.parametrize("data", [EMPTY * 2100, SEQUENCE + EMPTY_ITEM * 600])
 def test_an_object_of_nothing_but_headers_is_refused_before_it_takes_minutes(data: bytes) -> None:
     request = request_for(make_dx(), dataset=data, transfer_syntax=TransferSyntaxUID(ExplicitVRLittleEndian))
