@@ -32,7 +32,7 @@ from worker.steps.deliver import deliver
 from worker.steps.record import conclude
 from worker.steps.report import wanted_refusals
 from worker.steps.select import PATIENT_CONFLICT, of_one_patient
-from worker.steps.store import IncomingObject, store
+from worker.steps.store import IncomingObject, is_undamaged, store
 from worker.telling import refuse_study, report_study
 from worker.values import (
     DueDelivery,
@@ -81,8 +81,9 @@ def receive(incoming: IncomingObject, parts: Parts) -> None:
     whole = parts.data_dir / file.path
     if whole.exists():
         with parts.database.read() as connection:
-            if arrivals.is_newest(connection, sop_instance_uid=identity.sop_instance_uid, sha256=file.sha256):
-                return
+            known = arrivals.is_newest(connection, sop_instance_uid=identity.sop_instance_uid, sha256=file.sha256)
+        if known and is_undamaged(whole, file):
+            return
     store(incoming, whole)
     arrival = Arrival(
         identity=identity,

@@ -88,6 +88,21 @@ def test_a_file_that_was_lost_is_written_again_when_its_object_is_sent_again(sit
     assert path.read_bytes() == before
 
 
+@pytest.mark.parametrize("place", [-100, 128])
+def test_a_file_whose_bytes_changed_on_disk_is_replaced_when_its_object_is_sent_again(site: Site, place: int) -> None:
+    site.receive(make_dx())
+    site.settle()
+    (path,) = site.received_files()
+    before = path.read_bytes()
+    damaged = bytearray(before)
+    damaged[place] ^= 0x01
+    path.write_bytes(damaged)
+    site.receive(make_dx())
+    assert site.received_files() == [path]
+    assert path.read_bytes() == before
+    assert len(site.study(study_uid())["images"]) == 1
+
+
 def test_other_content_under_the_same_uid_is_kept_beside_and_flagged(site: Site) -> None:
     first = make_dx(radiograph(seed=1))
     second = make_dx(radiograph(seed=2))

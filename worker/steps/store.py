@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from dicom_io.errors import DicomError
+from dicom_io.found import dataset_digest
 from dicom_io.part10 import Identity, StoreRequest, file_header, identify, identify_plain
 from dicom_io.prefix import PREFIX_BYTES
 from worker.files import FOLDER_MODE, PartFile, make_folder, sync_folder
@@ -75,6 +77,14 @@ def make_folders(data_dir: Path) -> None:
         (received / name).mkdir(mode=FOLDER_MODE, exist_ok=True)
     if missing:
         sync_folder(received)
+
+
+def is_undamaged(path: Path, file: StoredFile) -> bool:
+    """Whether the file that lies there still holds the bytes that its name tells. Where not, those sent again replace it."""
+    try:
+        return dataset_digest(path) == (file.sha256, file.size)
+    except (DicomError, OSError):
+        return False
 
 
 def store(incoming: IncomingObject, path: Path) -> None:
