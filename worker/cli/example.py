@@ -13,7 +13,7 @@ data_dir = "var"                        # received objects, reports, and the emb
 
 [dicom]
 ae_title = "CXRWORKER"                  # what the PACS calls
-host = "127.0.0.1"                      # address to listen on; 0.0.0.0 for all
+host = "127.0.0.1"                      # address to listen on; 0.0.0.0 for all, :: for those of IPv6 too
 port = 11112
 called_ae_titles = []                   # empty: whatever the caller calls us; else only these
 calling_ae_titles = []                  # empty: anybody; else only these
