@@ -10,6 +10,7 @@ WorkerError
     ├── DatabaseOutdated
     ├── UnusableBackup
     ├── AnotherModel
+    ├── FilesInDisorder
     ├── NoSuchStudy
     └── NotRetried
 
@@ -60,6 +61,10 @@ class UnusableBackup(Permanent):
 
 class AnotherModel(Permanent):
     """Another model has this name and version."""
+
+
+class FilesInDisorder(Permanent):
+    """Stored files are not as their rows say, or not for us alone."""
 
 
 class NoSuchStudy(Permanent):

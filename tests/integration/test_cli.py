@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from tests.conftest import Run, TestDatabase
 from tests.factories import PATIENT, make_dx, make_study, study_uid
 from tests.fakes import FakePacs, Site, free_port, make_site, model_identity
 from worker.cli import doctor
 from worker.cli.studies import moment
+from worker.db.schema import deliveries
 from worker.errors import ConfigurationError
 
 STUDY_KEYS = {
@@ -218,6 +220,17 @@ def test_the_doctor_finds_everything_well(cxr_worker: Run, pacs: FakePacs) -> No
     checks = {check["name"]: check for check in _json(cxr_worker, "doctor")}
     assert {"configuration", "database", "disk", "model", "gate", "device", "destination pacs"} <= set(checks)
     assert all(check["ok"] for check in checks.values())
+
+
+@pytest.mark.parametrize("state", ["superseded", "delivered"])
+def test_the_doctor_does_not_call_pending_what_is_not_sent_any_more(
+    cxr_worker: Run, filled: Site, pacs: FakePacs, state: str
+) -> None:
+    _configure(pacs.port)
+    with filled.database.write() as connection:
+        connection.execute(update(deliveries).values(state=state))
+    checks = {check["name"]: check for check in _json(cxr_worker, "doctor")}
+    assert checks["deliveries"]["detail"] == "0 pending, none given up"
 
 
 def test_the_doctor_names_the_cure_for_what_is_wrong_and_ends_with_1(cxr_worker: Run, test_database: TestDatabase) -> None:

@@ -17,7 +17,8 @@ from tests.factories import make_dx, make_study, study_uid
 from tests.fakes import NOON, Site, make_site, request_for, take_in
 from worker import pipeline
 from worker.db import events, studies
-from worker.db.database import Database, insert_if_absent, open_database
+from worker.db.database import Database, files_of, insert_if_absent, open_database
+from worker.db.migrate import upgrade
 from worker.db.schema import events as events_table
 from worker.db.schema import studies as studies_table
 from worker.errors import ConfigurationError, DatabaseUnavailable
@@ -78,6 +79,25 @@ def test_a_state_that_does_not_exist_cannot_be_written(database: Database) -> No
 def test_a_row_of_a_study_that_does_not_exist_cannot_be_written(database: Database) -> None:
     with pytest.raises(IntegrityError), database.write() as connection:
         connection.execute(insert(events_table).values(at=NOON, kind="opened", study_id=4711))
+
+
+def test_nobody_else_can_read_the_embedded_database_or_what_lies_beside_it(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    older = tmp_path / "worker.db.before-20310520T120000"
+    older.touch(0o644)
+    for _ in range(2):
+        database = open_database(f"sqlite:///{tmp_path}/worker.db")
+        upgrade(database)
+        with database.write() as connection:
+            events.add(connection, "opened", at=NOON)
+            assert {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {
+                "worker.db": 0o600, "worker.db-wal": 0o600, "worker.db-shm": 0o600, older.name: 0o600,
+            }  # fmt: skip
+            assert set(files_of(database)) == set(tmp_path.iterdir())
+        database.close()
+        (tmp_path / "worker.db").chmod(0o644)  # as an earlier version left it
+    with pytest.raises(DatabaseUnavailable):
+        open_database("sqlite:////proc/worker.db").write().__enter__()
 
 
 def test_inserting_twice_keeps_the_first_row(database: Database) -> None:

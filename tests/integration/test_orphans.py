@@ -1,19 +1,22 @@
 """Files and rows that lost each other: found, mended, and told of."""
 
+import json
 import os
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from pydicom.dataset import Dataset
-from sqlalchemy import update
+from sqlalchemy import select, update
 
-from tests.conftest import Run
+from tests.conftest import Run, TestDatabase
 from tests.factories import make_dx, make_study, study_uid
 from tests.fakes import Site, make_site, request_for, take_in
 from worker.db import arrivals, events, files
-from worker.db.schema import instances
-from worker.errors import DatabaseUnavailable
+from worker.db.schema import instances, studies
+from worker.errors import DatabaseUnavailable, FilesInDisorder
 from worker.files import make_folder
+from worker.keeping import removal
 from worker.keeping.deep_check import check_files
 from worker.keeping.orphans import Fate, mend
 from worker.keeping.removal import discard
@@ -133,6 +136,53 @@ def test_a_study_that_lost_a_file_is_analysed_when_it_is_sent_again(site: Site) 
     assert _checked(site).startswith("1 received files and ")
 
 
+def test_doctor_warns_of_a_lost_file_of_a_study_that_was_reported_until_it_is_sent_again(
+    cxr_worker: Run, test_database: TestDatabase, tmp_path: Path
+) -> None:
+    def said() -> tuple[str, str]:
+        checks = json.loads(cxr_worker("doctor", "--json")[1])
+        return next(("ok" if check["ok"] else "warning", check["detail"]) for check in checks if check["name"] == "lost files")
+
+    site = make_site(test_database.opened, tmp_path / "var")
+    site.clock.now = datetime.now(UTC) - timedelta(days=1)
+    site.receive(make_dx(), *make_study("deleted", views=("PA",)))
+    site.settle()
+    with site.database.write() as connection:  # by a rule for keeping
+        of_other = select(studies.c.id).where(studies.c.study_uid == study_uid("deleted")).scalar_subquery()
+        connection.execute(update(instances).where(instances.c.study_id == of_other).values(gone_at=site.clock()))
+    assert said() == ("ok", "none in the last 30 days")
+    (site.parts.data_dir / site.study(study_uid())["images"][0]["path"]).unlink()
+    site.clock.go_on(minutes=1)
+    assert mend(site.parts)[Fate.LOST] == 1
+    assert site.study(study_uid())["state"] == "reported"
+    assert said() == ("warning", f"1 stored files are missing, of {study_uid()}")
+    site.receive(make_dx())
+    assert said()[0] == "ok"
+
+
+@pytest.mark.parametrize("needed", [True, False])
+def test_a_crash_while_a_file_was_deleted_leaves_nothing_half_deleted(site: Site, *, needed: bool) -> None:
+    site.receive(make_dx())
+    (path,) = site.received_files()
+    content = path.read_bytes()
+    path.rename(path.with_name(f"{path.name}.removed"))
+    if not needed:
+        with site.database.write() as connection:
+            connection.execute(update(instances).values(gone_at=site.clock()))
+    mend(site.parts)
+    left = [path.read_bytes() for path in (site.parts.data_dir / "received").rglob("*") if path.is_file()]
+    assert left == ([content] if needed else [])
+    assert "file_lost" not in site.events(study_uid())
+
+
+def test_a_file_that_another_puts_back_while_it_is_deleted_is_there(
+    site: Site, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(removal, "is_young", lambda *_, **__: removal.put_back(whole.parent) or True)
+    assert not discard(whole, now=site.clock())
+    assert whole.exists()
+
+
 def test_a_disk_that_is_not_mounted_has_lost_nothing(site: Site) -> None:
     site.receive(make_dx())
     folder = site.parts.data_dir / "received"
@@ -181,7 +231,7 @@ def whole(site: Site) -> Path:
 
 
 def _trouble(site: Site) -> str:
-    with pytest.raises(LookupError) as caught:
+    with pytest.raises(FilesInDisorder) as caught:
         _checked(site)
     return str(caught.value)
 
@@ -224,3 +274,4 @@ def test_doctor_reads_files_when_it_is_asked_to(cxr_worker: Run, test_database: 
     code, out, _ = cxr_worker("doctor", "--deep")
     assert code == 1
     assert "missing: received/" in out
+    assert "Internal error" not in out

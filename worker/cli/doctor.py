@@ -16,7 +16,7 @@ from cxr_models.predict import Predictor, choose_device
 from cxr_models.values import Card
 from dicom_io.errors import DicomError
 from worker.cli.printing import print_json, print_table, progressing
-from worker.db import audit_positions, events, reports
+from worker.db import audit_positions, events, figures, files
 from worker.db.database import Database, open_database
 from worker.db.migrate import current_revision, require_newest
 from worker.db.retention import Ending
@@ -35,6 +35,8 @@ from worker.values import DeliveryState
 
 _LOW_SPACE_BYTES = 5 * 1024**3
 _AUDITOR_BEHIND = timedelta(minutes=10)
+_LOST_SHOWN = timedelta(days=30)
+_NAMED = 3
 _RENEWED_BEFORE = timedelta(days=30)
 _FORESEEN = (OSError, DicomError, ModelError, WorkerError)
 
@@ -83,6 +85,8 @@ def _checks(settings: Settings) -> Iterator[Check]:
     yield _disk(settings)
     yield _tried("database", partial(_database, settings), "run 'cxr-worker db upgrade', or look at database_url")
     yield _tried("refused", partial(_refused, settings), "see 'database'")
+    cure = "look at the disk, and have these studies sent again: 'cxr-worker studies show UID' names the images"
+    yield replace(_tried("lost files", partial(_lost, settings), cure), advisory=True)
     yield _tried("runner", partial(_runner, settings), "see 'database'")
     cure = "'cxr-worker deliveries list' tells why; 'deliveries retry --all-failed' sends again; or name the destination again"
     yield _tried("deliveries", partial(_deliveries, settings), cure)
@@ -157,6 +161,18 @@ def _refused(settings: Settings) -> str:
         return f"{count} in the last 24 hours" + (f", the last: {newest}" if newest else "")
 
 
+def _lost(settings: Settings) -> str:
+    with _existing(settings) as database:
+        if database is None:
+            return "none"
+        with database.read() as connection:
+            count, uids = files.lost(connection, since=datetime.now(UTC) - _LOST_SHOWN)
+    if count:
+        more = f" and {len(uids) - _NAMED} more" if len(uids) > _NAMED else ""
+        raise WorkerError(f"{count} stored files are missing, of {', '.join(uids[:_NAMED])}{more}")
+    return f"none in the last {_LOST_SHOWN.days} days"
+
+
 def _runner(settings: Settings) -> str:
     with _existing(settings) as database:
         if database is None:
@@ -173,7 +189,7 @@ def _deliveries(settings: Settings) -> str:
         if database is None:
             return "none yet"
         with database.read() as connection:
-            counted = reports.count_undelivered(connection)
+            counted = {key: group.count for key, group in figures.undelivered(connection).items()}
     known = {destination.name for destination in settings.destinations}
     failed = sum(count for (_, state), count in counted.items() if state is DeliveryState.FAILED)
     held = sum(count for (_, state), count in counted.items() if state is DeliveryState.ON_HOLD)

@@ -1,8 +1,10 @@
 """Connections: one engine, reads and writes told apart, and the two dialects made to behave alike."""
 
+import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
@@ -17,6 +19,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from worker.db.committer import Committer
 from worker.errors import ConfigurationError, DatabaseUnavailable
 
+_MODE = 0o600
 _BUSY_SECONDS = 30
 _SHORTEST_PAUSE_SECONDS = 0.0002
 _LONGEST_PAUSE_SECONDS = 0.005
@@ -154,6 +157,7 @@ def open_database(url: str) -> Database:
         if not parsed.database or parsed.database == ":memory:":
             raise ConfigurationError("database_url: a database in memory would lose what was received; name a file.")
         Path(parsed.database).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _hide(Path(parsed.database))
         options["connect_args"] = {"timeout": _BUSY_SECONDS, "check_same_thread": False}
     try:
         engine = sqlalchemy.create_engine(parsed, **options)
@@ -164,6 +168,28 @@ def open_database(url: str) -> Database:
     if backend == "sqlite":
         _behave_as_a_server(engine)
     return Database(engine)
+
+
+def files_of(database: Database) -> list[Path]:
+    """The files of an embedded database: itself, its log, and what a restore kept of those before it."""
+    return (
+        _files_at(Path(database.engine.url.database)) if database.dialect == "sqlite" and database.engine.url.database else []
+    )
+
+
+def _files_at(path: Path) -> list[Path]:
+    beside = [path.with_name(path.name + suffix) for suffix in ("", "-wal", "-shm")]
+    return [*filter(Path.exists, beside), *path.parent.glob(f"{escape(path.name)}.before-*")]
+
+
+def _hide(path: Path) -> None:
+    """Let nobody else read a database; SQLite would make it readable to all, and gives its log the mode of the database."""
+    with suppress(OSError):  # connecting tells what is wrong
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, _MODE))
+    for file in _files_at(path):
+        with suppress(OSError):  # somebody else's
+            if file.is_file() and file.stat().st_mode & ~_MODE & 0o777:
+                file.chmod(_MODE)
 
 
 def insert_if_absent(connection: Connection, table: Table, values: Mapping[str, Any]) -> int | None:

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, func, select, update
 
 from dicom_io.values import SOPInstanceUID
 from worker.db import events, studies
+from worker.db.schema import events as events_table
 from worker.db.schema import instances, reports
 from worker.db.schema import studies as study_rows
 from worker.values import InstanceId, StudyId, StudyState
@@ -58,6 +59,19 @@ def other_came_since(connection: Connection, sop_instance_uid: SOPInstanceUID, s
         select(instances.c.sha256, instances.c.received_at).where(instances.c.sop_instance_uid == sop_instance_uid)
     ).all()
     return all(row.sha256 != sha256 for row in rows) and any(row.received_at.timestamp() > moment for row in rows)
+
+
+def lost(connection: Connection, *, since: datetime) -> tuple[int, list[str]]:
+    """How many files were found missing since a moment and have not come again, and of which studies, the newest first."""
+    rows = connection.execute(
+        select(study_rows.c.study_uid, func.count().label("files"))
+        .join(instances, instances.c.study_id == study_rows.c.id)
+        .join(events_table, (events_table.c.study_id == study_rows.c.id) & (events_table.c.at == instances.c.gone_at))
+        .where(events_table.c.kind == FILE_LOST, events_table.c.at >= since)
+        .group_by(study_rows.c.study_uid)
+        .order_by(func.max(instances.c.gone_at).desc())
+    ).all()
+    return sum(row.files for row in rows), [row.study_uid for row in rows]
 
 
 def lose(connection: Connection, study_id: StudyId, lost: Sequence[InstanceId], *, now: datetime) -> int:

@@ -323,16 +323,6 @@ def _unreached(destination: str) -> ColumnElement[bool]:
     return and_(deliveries.c.destination == destination, deliveries.c.unreachable, deliveries.c.state.in_(waiting))
 
 
-def count_undelivered(connection: Connection) -> dict[tuple[str, DeliveryState], int]:
-    """How many reports have not reached a destination, by its name and their state."""
-    rows = connection.execute(
-        select(deliveries.c.destination, deliveries.c.state, func.count())
-        .where(deliveries.c.state != DeliveryState.DELIVERED)
-        .group_by(deliveries.c.destination, deliveries.c.state)
-    )
-    return {(destination, DeliveryState(state)): count for destination, state, count in rows}
-
-
 def retry(connection: Connection, delivery_ids: Sequence[int] | None, *, now: datetime) -> int:
     """Make undelivered reports due at once, with all their attempts before them; answer how many. None: all given up.
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from dicom_io.errors import DicomError
 from dicom_io.found import dataset_digest
 from worker.db import files
-from worker.db.database import Database
+from worker.db.database import Database, files_of
+from worker.errors import FilesInDisorder
 from worker.keeping.orphans import ASIDE
 from worker.steps import report, store
 
@@ -23,7 +24,7 @@ def check_files(database: Database, data_dir: Path, *, progress: Progress) -> st
 
     Raises
     ------
-    LookupError
+    FilesInDisorder
         Something is not as it should be: its message counts each kind of trouble and names the first files.
     """
     lying = list(_below(store.FOLDER, data_dir))
@@ -41,9 +42,10 @@ def check_files(database: Database, data_dir: Path, *, progress: Progress) -> st
     trouble += [f"without a row: {path}" for path in lying if path not in known]
     trouble += [f"set aside: {path}" for path in _below(ASIDE, data_dir)]
     trouble += _open_to_others(data_dir)
+    trouble += [f"open to others: {path}" for path in files_of(database) if path.stat().st_mode & _OTHERS]
     if trouble:
         more = f"; and {len(trouble) - _NAMED} more" if len(trouble) > _NAMED else ""
-        raise LookupError("; ".join(trouble[:_NAMED]) + more)
+        raise FilesInDisorder("; ".join(trouble[:_NAMED]) + more)
     return f"{len(expected)} received files and {len(made)} reports as they should be, {total / 1024**3:.1f} GiB read"
 
 

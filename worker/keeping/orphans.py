@@ -11,7 +11,7 @@ from dicom_io.found import FoundFile, dataset_digest, read_found
 from worker.db import arrivals, events, files
 from worker.db.arrivals import Arrival
 from worker.files import make_folder, sync_file, sync_folder
-from worker.keeping.removal import discard, is_young
+from worker.keeping.removal import discard, is_young, put_back
 from worker.pipeline import Parts
 from worker.steps.store import FOLDER
 from worker.values import InstanceId, StoredFile, StudyId
@@ -44,6 +44,7 @@ def mend(parts: Parts) -> Counter[Fate]:
     fates: Counter[Fate] = Counter()
     missing: defaultdict[StudyId, list[InstanceId]] = defaultdict(list)
     present = 0
+    put_back(parts.data_dir / FOLDER)
     for digit in "0123456789abcdef":
         there = {path.relative_to(parts.data_dir) for path in (parts.data_dir / FOLDER).glob(f"{digit}*/*.dcm")}
         with parts.database.read() as connection:  # after the folder: what was stored in between has a row and is no orphan
