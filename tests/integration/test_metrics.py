@@ -17,6 +17,7 @@ from tests.certificates import Authority
 from tests.conftest import TestDatabase
 from tests.factories import PATIENT, make_study, study_uid
 from tests.fakes import FakePacs, Site, make_site
+from worker.heartbeat import Heartbeat
 from worker.metrics import OTHER, Metrics
 from worker.settings import DicomSettings, MetricsSettings, TlsSettings, WebSettings
 from worker.standing import Standing
@@ -31,6 +32,9 @@ def watched(site: Site) -> Metrics:
     """The figures of a worker, with those that are asked at each scrape."""
     metrics = site.parts.metrics
     metrics.registry.register(Standing(site.parts.settings, site.database, site.clock))
+    heartbeat = Heartbeat(timedelta(seconds=1), clock=site.clock)
+    heartbeat.turned()
+    metrics.registry.register(heartbeat)
     return metrics
 
 
@@ -195,6 +199,7 @@ def test_every_alert_asks_for_figures_that_exist(busy: Site) -> None:
         "cxr_last_received_timestamp_seconds",
         "cxr_deliveries",
         "cxr_certificate_expires",
+        "cxr_runner_last_turn",
         "cxr_studies",
     ):
         assert name in asked_for

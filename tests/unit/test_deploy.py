@@ -134,6 +134,10 @@ def test_the_unit_may_write_where_it_keeps_data(unit: dict[str, str]) -> None:
     assert (unit["Environment"], unit["WorkingDirectory"]) == (f"CXR_DATA_DIR={state}", state)
 
 
+def test_the_unit_hears_whichever_process_runs_the_steps_and_starts_one_again_that_hangs(unit: dict[str, str]) -> None:
+    assert (unit["WatchdogSec"], unit["NotifyAccess"], unit["Restart"]) == ("15min", "all", "on-failure")
+
+
 def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path: Path) -> None:
     need("systemd-analyze")
     program = shutil.which("true")

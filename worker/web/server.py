@@ -1,5 +1,6 @@
 """Runs the page in a thread of the worker's process."""
 
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Thread
@@ -49,15 +50,14 @@ def figures(
 
 @contextmanager
 def _served(app: Starlette, host: str, port: int, section: str) -> Iterator[None]:
-    config = uvicorn.Config(app, host=host, port=port, log_config=None, access_log=False)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        listening = config.bind_socket()
-    except SystemExit as error:  # uvicorn's way to say that the port is taken
+        listening = socket.create_server((host, port), family=family)  # from here on who calls early waits for the thread
+    except OSError as error:
         raise ConfigurationError(
-            f"{section}.port: cannot listen on {host}:{port}. Is another worker running? 0 takes a free port."
+            f"{section}.port: cannot listen on {host}:{port}: {error.strerror}. Is another worker running? 0 takes a free port."
         ) from error
-    listening.listen()  # from here on nobody is refused: who calls early waits for the thread
-    server = uvicorn.Server(config)
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
     thread = Thread(target=server.run, kwargs={"sockets": [listening]}, name=section, daemon=True)
     thread.start()
     ready = f"{section}.ready"
