@@ -137,7 +137,7 @@ class Listener:
             self._connections.add(connection)
         try:
             Thread(target=self._serve, args=(connection, caller, request), name="association", daemon=True).start()
-        except RuntimeError:  # no thread to be had
+        except (RuntimeError, MemoryError):  # no thread to be had
             self._leave(connection)
             return False
         return True
@@ -189,9 +189,9 @@ class Listener:
             ending = ERROR if wire is None else of_association(error, wire)
             if ending is ERROR:
                 log.exception("An association ended by an error of ours.")
-            if wire is not None and ending is not None and ending.answer is not None:
+            if ending is not None and ending.answer is not None:
                 with suppress(OSError):
-                    wire.abort(ending.answer)
+                    connection.sendall(encode_abort(ending.answer))
             return ending
         return None
 

@@ -166,16 +166,22 @@ class Lobby:
         with self._selector as selector, self._listening:
             while not self._closing:
                 for key, _ in selector.select(_TICK_SECONDS):
-                    if key.data is None:
-                        self._let_in()
-                    elif key.data.descriptor >= 0:  # else it had to make place meanwhile
-                        self._hear(key.data)
+                    try:
+                        self._attend(key.data)
+                    except Exception:  # what one of them does must end no other
+                        log.exception("A connection ended by an error of ours.")
+                        self._drop(key.data)
                 overdue = monotonic() - self._rules.stall_seconds
                 for guest in [late for row in self._rows for late in row.since_before(overdue)]:
                     self._lose(guest, self._ending_of(guest, TimeoutError()))
             for guest in [each for row in self._rows for each in row.everybody()]:
-                self._leave(guest)
-                guest.connection.close()
+                self._drop(guest)
+
+    def _attend(self, guest: _Guest | None) -> None:
+        if guest is None:
+            self._let_in()
+        elif guest.descriptor >= 0:  # else it had to make place meanwhile
+            self._hear(guest)
 
     def _let_in(self) -> None:
         try:
@@ -212,7 +218,7 @@ class Lobby:
             self._selector.modify(guest.descriptor, selectors.EVENT_READ, guest)
         except ssl.SSLWantWriteError:
             self._selector.modify(guest.descriptor, selectors.EVENT_WRITE, guest)
-        except Exception as error:  # noqa: BLE001  what one of them does must end no other
+        except Exception as error:  # noqa: BLE001  it becomes how the connection ends
             self._lose(guest, self._ending_of(guest, error))
         else:
             self._leave(guest)
@@ -228,8 +234,7 @@ class Lobby:
     def _greet(self, guest: _Guest) -> bool:
         """Hear a first word; answer whether the connection goes on."""
         if not guest.connection.recv(1, socket.MSG_PEEK):  # somebody looked whether the port is open
-            self._leave(guest)
-            guest.connection.close()
+            self._drop(guest)
             return False
         guest.has_spoken = True
         if guest.is_welcome:
@@ -251,6 +256,12 @@ class Lobby:
         self._selector.unregister(guest.descriptor)
         guest.descriptor = -1
         guest.row.remove(guest)
+
+    def _drop(self, guest: _Guest | None) -> None:
+        if guest is not None:
+            if guest.descriptor >= 0:
+                self._leave(guest)
+            guest.connection.close()
 
     def _lose(self, guest: _Guest, ending: Ending) -> None:
         self._leave(guest)

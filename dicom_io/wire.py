@@ -120,10 +120,6 @@ class Wire:
         """Send, or raise `TimeoutError` where the peer does not read."""
         self._connection.sendall(encoded)
 
-    def abort(self, reason: AbortReason) -> None:
-        """Break the association off in the name of the service provider."""
-        self.send(encode_abort(reason))
-
     def _fill(self, count: int) -> None:
         """Read until so many bytes are here."""
         waiting = self._end - self._start

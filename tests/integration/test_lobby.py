@@ -122,6 +122,34 @@ def test_where_no_thread_is_to_be_had_the_caller_is_told_and_the_next_one_gets_i
     assert inbox.rejected_callers == [("FUZZ", "127.0.0.1", "no_thread")]
 
 
+def test_where_no_memory_is_to_be_had_the_caller_is_aborted_and_the_next_one_gets_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_wire(*_: object) -> None:
+        raise MemoryError
+
+    inbox = Inbox()
+    with listening(inbox, replace(SETTINGS, places=Places(1))) as listener, connected(listener.port) as unlucky:
+        with monkeypatch.context() as short:
+            short.setattr("dicom_io.listener.Wire", no_wire)
+            unlucky.sendall(REQUEST)
+            assert abort_reason(unlucky) == AbortReason.NOT_SPECIFIED
+        wait_for(lambda: inbox.aborted_callers, "the word of it")
+        verify(listener.port)
+    assert inbox.aborted_callers == [("FUZZ", "error", "an error of ours, which the log has")]
+
+
+def test_an_error_over_one_connection_ends_no_other(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    def broken(_request: bytes) -> None:
+        raise ZeroDivisionError
+
+    with listening(Inbox()) as listener:
+        with monkeypatch.context() as short, connected(listener.port) as unlucky:
+            short.setattr("dicom_io.listener.titles_of", broken)
+            unlucky.sendall(REQUEST)
+            assert unlucky.recv(1) == b""
+        verify(listener.port)
+    assert "A connection ended by an error of ours." in caplog.text
+
+
 class Slow(Inbox):
     """Takes its time to note who was rejected, as one does whose database is away."""
 
@@ -179,18 +207,21 @@ def test_half_a_handshake_is_ended_and_told_of(tls: tuple[ssl.SSLContext, ssl.SS
     assert inbox.rejected_callers == [("", "127.0.0.1", "tls")]
 
 
+def _has_ipv6() -> bool:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return socket.has_dualstack_ipv6()
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
 def test_a_port_on_every_address_hears_both_families_and_names_them_as_they_are(address: str) -> None:
-    if not socket.has_dualstack_ipv6():
-        pytest.skip("This system has no sockets that hear both families.")
+    if not _has_ipv6():
+        pytest.skip("This system has no IPv6.")
     inbox = Inbox()
     settings = replace(SETTINGS, host="::", calling_ae_titles=("GOOD",), addresses=(ip_network(address),))
-    with listening(inbox, settings) as listener:
-        try:
-            caller = socket.create_connection((address, listener.port), timeout=20)
-        except OSError as error:
-            pytest.skip(f"This system has no way to {address}: {error.strerror}.")
-        with caller:
-            caller.sendall(REQUEST)
-            assert caller.recv(1) == REJECTION
+    with listening(inbox, settings) as listener, socket.create_connection((address, listener.port), timeout=20) as caller:
+        caller.sendall(REQUEST)
+        assert caller.recv(1) == REJECTION
     assert inbox.rejected_callers == [("FUZZ", address, "calling_ae")]
