@@ -215,12 +215,14 @@ def report_studies(parts: Parts) -> int:
 
 def report_refusals(parts: Parts) -> int:
     """Say why studies were not analysed, to the destinations that want to be told."""
-    told = 0
-    for output, receivers in wanted_refusals(parts.settings.destinations).items():
-        now = parts.clock()
-        with parts.database.read() as connection:
-            due = analyses.unanswered(connection, output, now=now, limit=STUDIES_AT_ONCE, data_dir=parts.data_dir)
-        told += sum(refuse_study(study, output, receivers, parts) for study in due)
+    refusals = wanted_refusals(parts.settings.destinations)
+    with parts.database.read() as connection:
+        if not analyses.some_untold(connection):
+            return 0
+        due = analyses.unanswered(connection, refusals, now=parts.clock(), limit=STUDIES_AT_ONCE, data_dir=parts.data_dir)
+    told = sum(refuse_study(study, *refusal, parts) for study in due for refusal in refusals.items())
+    with parts.database.write() as connection:
+        analyses.mark_told(connection, refusals)
     return told
 
 

@@ -175,11 +175,15 @@ def test_a_crash_while_a_file_was_deleted_leaves_nothing_half_deleted(site: Site
     assert "file_lost" not in site.events(study_uid())
 
 
-def test_a_file_that_another_puts_back_while_it_is_deleted_is_there(
-    site: Site, whole: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(removal, "is_young", lambda *_, **__: removal.put_back(whole.parent) or True)
-    assert not discard(whole, now=site.clock())
+def test_a_file_that_another_puts_back_while_it_is_deleted_is_there(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    is_young = removal.is_young
+
+    def put_back_first(aside: Path, *, now: datetime) -> bool:
+        removal.put_back(aside.parent)
+        return is_young(aside, now=now)
+
+    monkeypatch.setattr(removal, "is_young", put_back_first)
+    assert not discard(whole, now=datetime.now(UTC) + timedelta(days=1))
     assert whole.exists()
 
 

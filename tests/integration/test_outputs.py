@@ -1,16 +1,21 @@
 """Which outputs are made of a study, for whom, and when again."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
+from sqlalchemy import event
 
 from dicom_io.kinds import SERIES, Kind
+from dicom_io.wording import Language
 from tests.factories import make_dx, make_study, study_uid
 from tests.fakes import FakePacs, Site, make_site, model_identity
-from worker.db import studies
+from worker.db import analyses, studies
 from worker.db.database import Database
 from worker.settings import Destination
+from worker.values import Output
 
 EVERYTHING = tuple(Kind)
 
@@ -201,6 +206,73 @@ def test_an_explanation_that_cannot_be_made_is_noted_and_not_tried_for_ever(
     site.settle()
     assert site.study(study_uid("lateral"))["state"] == "not_analysed"
     assert site.events(study_uid("lateral")).count("output_skipped") == 1
+
+
+def _untold(site: Site) -> bool:
+    with site.database.read() as connection:
+        return analyses.some_untold(connection)
+
+
+def test_a_study_is_not_looked_at_again_once_everybody_knows_that_it_was_not_analysed(
+    database: Database, tmp_path: Path, pacs: FakePacs
+) -> None:
+    english, spanish = (pacs.destination(name, outputs=("not_analysed",), language=name) for name in ("en", "es"))
+    site = site_for(database, tmp_path, english, spanish)
+    lateral(site)
+    assert len(site.study(study_uid("lateral"))["reports"]) == 2
+    assert not _untold(site)
+    again(site, "lateral")
+    assert not _untold(site), "it is analysed first"
+    site.settle()
+    assert not _untold(site), "what was found is the same"
+
+
+def test_a_study_that_was_not_analysed_while_nobody_wanted_to_know_is_told_of_to_those_who_ask_for_it(
+    database: Database, tmp_path: Path, pacs: FakePacs
+) -> None:
+    site = site_for(database, tmp_path)
+    lateral(site)
+    assert not _untold(site)
+    wants = pacs.destination(outputs=("not_analysed",))
+    site.parts = replace(site.parts, settings=site.parts.settings.model_copy(update={"destinations": (wants,)}))
+    site.settle()
+    assert site.deliver() == 0, "a new destination gets the reports of new studies"
+    again(site, "lateral")
+    site.settle()
+    assert site.deliver() == 1
+
+
+def test_an_explanation_that_is_put_off_is_still_to_be_given(
+    database: Database, tmp_path: Path, pacs: FakePacs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = site_for(database, tmp_path, pacs.destination(outputs=("not_analysed",)))
+    with monkeypatch.context() as patched:
+        patched.setattr("worker.telling.keep", Mock(side_effect=OSError(28, "No space left on device")))
+        lateral(site)
+    assert _untold(site)
+    site.clock.go_on(minutes=10)
+    site.settle()
+    assert site.deliver() == 1
+    assert not _untold(site)
+
+
+def test_an_index_finds_the_studies_of_which_nobody_was_told(database: Database, tmp_path: Path) -> None:
+    site, output = (
+        make_site(database, tmp_path / "var"),
+        Output(kind=Kind.NOT_ANALYSED, sop_class_uid=SERIES[Kind.NOT_ANALYSED].sop_classes[0], language=Language.ENGLISH),
+    )
+    asked: list[tuple[str, Any]] = []
+    with database.read() as connection:
+        event.listen(connection, "before_cursor_execute", lambda *args: asked.append((args[2], args[3])))
+        analyses.some_untold(connection)
+        analyses.unanswered(connection, (output,), now=site.clock(), limit=64, data_dir=tmp_path)
+        assert len(asked) == 2
+        for statement, parameters in tuple(asked):
+            if database.dialect == "postgresql":
+                connection.exec_driver_sql("SET LOCAL enable_seqscan = off")  # the table is empty
+            explain = "EXPLAIN " if database.dialect == "postgresql" else "EXPLAIN QUERY PLAN "
+            plan = str(connection.exec_driver_sql(explain + statement, parameters).all())
+            assert "ix_studies_untold" in plan
 
 
 @pytest.mark.parametrize("kind", sorted(set(Kind)))

@@ -1,5 +1,6 @@
 """The migrations make the tables that the code expects, from nothing, and take them away again; on both databases."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,8 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import insert, inspect, select
 
 import migrations
-from tests.factories import make_dx, study_uid
-from tests.fakes import NOON, make_site
+from tests.factories import make_dx, make_study, study_uid
+from tests.fakes import NOON, FakePacs, make_site
 from worker.db.database import Database
 from worker.db.migrate import current_revision, differences, newest_revision, require_newest, upgrade
 from worker.db.schema import instances, metadata, predictions, studies
@@ -106,6 +107,33 @@ def test_answers_of_the_first_release_are_the_active_models_and_sure(empty_datab
         _migrate(empty_database, "-1")
     with empty_database.read() as connection:
         assert connection.exec_driver_sql("SELECT model FROM predictions").scalars().all() == ["lenet5"]
+
+
+def test_of_what_was_not_analysed_before_it_was_marked_nobody_is_told_twice(
+    empty_database: Database, tmp_path: Path, pacs: FakePacs
+) -> None:
+    upgrade(empty_database)
+    site = make_site(empty_database, tmp_path / "var", destinations=(pacs.destination(outputs=("not_analysed",)),))
+    for name, views in (("told", ("LL",)), ("untold", ("LL",)), ("analysed", ("PA",))):
+        if name == "untold":
+            site.parts = replace(site.parts, settings=site.parts.settings.model_copy(update={"destinations": ()}))
+        site.receive(*make_study(name, views=views))  # type: ignore[arg-type]
+        site.settle()
+    _migrate(empty_database, "-1")
+    upgrade(empty_database)
+    assert differences(empty_database) == []
+    with empty_database.read() as connection:
+        found = {row.study_uid: row.untold for row in connection.execute(select(studies))}
+    assert found == {study_uid("told"): True, study_uid("untold"): True, study_uid("analysed"): False}
+    site.parts = replace(
+        site.parts,
+        settings=site.parts.settings.model_copy(update={"destinations": (pacs.destination(outputs=("not_analysed",)),)}),
+    )
+    site.settle()
+    assert site.deliver() == 2
+    assert sorted(ds.StudyInstanceUID for ds in pacs.received) == sorted([study_uid("told"), study_uid("untold")])
+    with empty_database.read() as connection:
+        assert not connection.execute(select(studies.c.id).where(studies.c.untold)).all()
 
 
 def test_a_migration_that_fails_leaves_the_database_as_it_was(empty_database: Database) -> None:

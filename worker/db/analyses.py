@@ -1,10 +1,11 @@
 """Analysis: studies due for it, and studies whose reports are due."""
 
+from collections.abc import Collection
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, and_, exists, or_, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, and_, exists, or_, select, true, update
 
 from dicom_io.pixels import Correction
 from dicom_io.values import SOPInstanceUID, StudyUID
@@ -116,16 +117,11 @@ def analysed(connection: Connection, *, now: datetime, limit: int, data_dir: Pat
     ]
 
 
-def unanswered(connection: Connection, output: Output, *, now: datetime, limit: int, data_dir: Path) -> list[UnansweredStudy]:
-    """Studies that were not analysed and have no report yet, of this output, that says so; oldest first."""
-    told = exists().where(
-        reports.c.study_id == studies.c.id,
-        reports.c.generation == studies.c.generation,
-        reports.c.kind == output.kind,
-        reports.c.language == output.language,
-    )
-    with_a_file = exists().where(instances.c.study_id == studies.c.id, instances.c.gone_at.is_(None))
-    due = _due(now, StudyState.NOT_ANALYSED) & ~told & (studies.c.attempts < MAX_ATTEMPTS) & with_a_file
+def unanswered(
+    connection: Connection, outputs: Collection[Output], *, now: datetime, limit: int, data_dir: Path
+) -> list[UnansweredStudy]:
+    """Studies that were not analysed and have no report yet, of one of these outputs, that says so; oldest first."""
+    due = _due(now, StudyState.NOT_ANALYSED) & studies.c.untold & _can_be_told(outputs)
     rows = connection.execute(select(studies).where(due).order_by(studies.c.analysed_at, studies.c.id).limit(limit)).mappings()
     return [
         UnansweredStudy(
@@ -138,6 +134,35 @@ def unanswered(connection: Connection, output: Output, *, now: datetime, limit: 
         )
         for row in rows.all()
     ]
+
+
+def some_untold(connection: Connection) -> bool:
+    """Whether it is still to be told, or found out that nobody is to be, of a study that it was not analysed."""
+    return bool(connection.execute(select(exists().where(_is_untold()))).scalar_one())
+
+
+def mark_told(connection: Connection, outputs: Collection[Output]) -> int:
+    """Mark what is told of in all these outputs, or cannot be; answer how many. Nobody looks at these any more."""
+    marked = _is_untold() & ~_can_be_told(outputs)
+    return connection.execute(update(studies).where(marked).values(untold=False)).rowcount
+
+
+def _is_untold() -> ColumnElement[bool]:
+    return (studies.c.state == StudyState.NOT_ANALYSED) & studies.c.untold
+
+
+def _can_be_told(outputs: Collection[Output]) -> ColumnElement[bool]:
+    told = [
+        exists().where(
+            reports.c.study_id == studies.c.id,
+            reports.c.generation == studies.c.generation,
+            reports.c.kind == output.kind,
+            reports.c.language == output.language,
+        )
+        for output in outputs
+    ]
+    with_a_file = exists().where(instances.c.study_id == studies.c.id, instances.c.gone_at.is_(None))
+    return ~and_(true(), *told) & (studies.c.attempts < MAX_ATTEMPTS) & with_a_file
 
 
 def _refused_images(connection: Connection, study_id: StudyId, data_dir: Path) -> tuple[ImageOutcome, ...]:

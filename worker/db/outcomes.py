@@ -11,7 +11,7 @@ from sqlalchemy import Connection, insert, select, update
 from worker.db import events
 from worker.db.analyses import still_due
 from worker.db.schema import instances, predictions, studies
-from worker.values import Answer, Conclusion, ImageOutcome, ModelRole, StudyOutcome, Triage, Unanswered
+from worker.values import Answer, Conclusion, ImageOutcome, ModelRole, StudyOutcome, StudyState, Triage, Unanswered
 
 
 def record(connection: Connection, outcome: StudyOutcome, conclusion: Conclusion, *, now: datetime) -> bool:
@@ -31,6 +31,7 @@ def record(connection: Connection, outcome: StudyOutcome, conclusion: Conclusion
             attempts=0,
             next_attempt_at=None,
             analysed_at=now,
+            untold=conclusion.state is StudyState.NOT_ANALYSED,
         )
     )
     if changed.rowcount == 0:

@@ -5,19 +5,20 @@ from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 
-from sqlalchemy import ColumnElement, Connection, and_, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, exists, func, or_, select, update
 
 from worker.db import events
 from worker.db.schema import deliveries, instances, reports, studies
 from worker.db.studies import hold
-from worker.retry import MAX_ATTEMPTS
-from worker.values import DeliveryState, Output, StudyId, StudyState
+from worker.values import DeliveryState, StudyId, StudyState
 
 FILES_REMOVED = "files_removed"
 """The files of a study were deleted by the rules for keeping; what was found stays."""
 
 
 _UNDELIVERED = deliveries.c.state.not_in([DeliveryState.DELIVERED, DeliveryState.SUPERSEDED])
+_IS_REFUSED = (studies.c.state == StudyState.NOT_ANALYSED) & ~studies.c.untold
+"""Not analysed, with every destination told that wants to be, or beyond telling."""
 _ON_ITS_WAY = deliveries.c.state.in_([DeliveryState.PENDING, DeliveryState.STORED])
 
 
@@ -38,8 +39,6 @@ class Recipients:
 
     destinations: frozenset[str]
     """By name; a delivery to any other goes nowhere."""
-    refusals: tuple[Output, ...]
-    """What they are to be sent of a study that was not analysed: it is not finished before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,27 +118,12 @@ def mark_removed(connection: Connection, study: EndedStudy, recipients: Recipien
 def _has_ended(ending: Ending, recipients: Recipients) -> ColumnElement[bool]:
     match ending:
         case Ending.FINISHED:
-            return or_(studies.c.state == StudyState.DELIVERED, _is_refused(recipients.refusals)) & ~_waits(_UNDELIVERED)
+            return or_(studies.c.state == StudyState.DELIVERED, _IS_REFUSED) & ~_waits(_UNDELIVERED)
         case Ending.FAILED:
             return (studies.c.state == StudyState.FAILED) & ~_waits(_UNDELIVERED)
         case Ending.UNDELIVERED:
             on_its_way = _ON_ITS_WAY & deliveries.c.destination.in_(recipients.destinations)
             return (studies.c.state == StudyState.REPORTED) & ~_waits(on_its_way)
-
-
-def _is_refused(refusals: tuple[Output, ...]) -> ColumnElement[bool]:
-    """Not analysed, with every destination told that wants to be, or beyond telling."""
-    told = [
-        exists().where(
-            reports.c.study_id == studies.c.id,
-            reports.c.generation == studies.c.generation,
-            reports.c.kind == output.kind,
-            reports.c.language == output.language,
-        )
-        for output in refusals
-    ]
-    beyond = studies.c.attempts >= MAX_ATTEMPTS
-    return and_(studies.c.state == StudyState.NOT_ANALYSED, or_(beyond, and_(studies.c.id > 0, *told)))
 
 
 def _waits(how: ColumnElement[bool]) -> ColumnElement[bool]:

@@ -95,10 +95,12 @@ studies = Table(
     Column("last_received_at", UtcDateTime, nullable=False),
     Column("completed_at", UtcDateTime),
     Column("analysed_at", UtcDateTime),
+    Column("untold", Boolean, nullable=False, server_default=false()),  # not analysed, and not all know who want to
     _one_of("state", StudyState),
     _one_of("triage", Triage),
     Index("ix_studies_state_last_received_at", "state", "last_received_at"),
 )
+Index("ix_studies_untold", studies.c.state, studies.c.untold, sqlite_where=studies.c.untold, postgresql_where=studies.c.untold)
 
 instances = Table(
     "instances",

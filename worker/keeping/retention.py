@@ -16,7 +16,6 @@ from worker.db.database import Database
 from worker.db.retention import EndedStudy, Ending, Recipients
 from worker.keeping.removal import YOUNG, discard
 from worker.settings import KeepingSettings, Settings
-from worker.steps.report import wanted_refusals
 from worker.steps.store import FOLDER
 
 log = structlog.get_logger()
@@ -66,10 +65,7 @@ def plan(connection: Connection, settings: Settings, *, now: datetime) -> Iterat
 
 def recipients_of(settings: Settings) -> Recipients:
     """Who is told of studies, by the configuration."""
-    return Recipients(
-        destinations=frozenset(destination.name for destination in settings.destinations),
-        refusals=tuple(wanted_refusals(settings.destinations)),
-    )
+    return Recipients(destinations=frozenset(destination.name for destination in settings.destinations))
 
 
 def kept_in_words(connection: Connection, settings: Settings, ending: Ending, *, now: datetime) -> str:
