@@ -21,7 +21,7 @@ from numpy.random import Generator, default_rng
 from tests.servers import wait_for
 from tests.soak.films import Study, make_studies
 from tests.soak.senders import SENDERS, Load, Sender
-from tests.soak.system import Standing, System
+from tests.soak.system import Deployment, Standing, System, running
 from tests.soak.verdict import Place, judge
 
 _PROGRESS_SECONDS = 5.0
@@ -91,6 +91,21 @@ class Scenario(Protocol):
 
     def calm(self, course: Course) -> None:
         """Do no more of it, and put back what is still away."""
+
+
+class Plain:
+    """What a scenario is where it does not say otherwise: it needs nothing, runs what ships, and leaves nothing to put back."""
+
+    def lacks(self) -> str:
+        return ""
+
+    @contextmanager
+    def system(self, folder: Path, size: Size) -> Iterator[System]:  # noqa: ARG002  part of the contract
+        with running(folder, Deployment()) as system:
+            yield system
+
+    def calm(self, course: Course) -> None:
+        pass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,43 +1,23 @@
 """The scenarios, each the trouble that it makes. Their docstrings stand in docs/reliability.md."""
 
-import errno
-import os
 import shutil
-import subprocess
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import ClassVar
 
 from sqlalchemy import text
 
 from tests.postgres import Cluster, cluster
 from tests.servers import wait_for
-from tests.soak.films import SIDE
-from tests.soak.scenario import Course, Size
+from tests.soak.disks import FullDisk, PowerCut
+from tests.soak.scenario import Course, Plain, Size
 from tests.soak.system import Deployment, System, running
 from worker.db.database import open_database
 
 _BACK_SECONDS = 120.0
 
 
-class _Plain:
-    """What a scenario is where it does not say otherwise: it needs nothing, runs what ships, and leaves nothing to put back."""
-
-    def lacks(self) -> str:
-        return ""
-
-    @contextmanager
-    def system(self, folder: Path, size: Size) -> Iterator[System]:  # noqa: ARG002  part of the contract
-        with running(folder, Deployment()) as system:
-            yield system
-
-    def calm(self, course: Course) -> None:
-        pass
-
-
-class Kills(_Plain):
+class Kills(Plain):
     """Receiver or runner is killed with ``kill -9`` and started again at once: the receiver after a random number of successes,
     mostly while the next object is on its way, the runner at any moment of its work, and one in ten while it still starts.
     """
@@ -63,7 +43,7 @@ class Kills(_Plain):
         return f"{'runner' if victim is system.runner else 'receiver'} killed"
 
 
-class Postgres(_Plain):
+class Postgres(Plain):
     """The database is PostgreSQL, and is broken off (``pg_ctl -m immediate``) and started again under load."""
 
     name = "postgres"
@@ -92,7 +72,7 @@ class Postgres(_Plain):
         return "database broken off"
 
 
-class PacsAway(_Plain):
+class PacsAway(Plain):
     """Orthanc is killed with ``kill -9`` while it is sent reports, stays away until one could not be sent, and comes back."""
 
     name = "pacs"
@@ -126,66 +106,7 @@ def _unsent(system: System) -> bool:
         return bool(waiting.scalar_one())
 
 
-class FullDisk(_Plain):
-    """Files and the embedded database are on a small disk of their own. It is filled in turns to under the watermark
-    (``minimum_free_bytes``) and to its last byte, and freed. One receiver has the watermark; another one has none, and meets
-    the end of the disk in the middle of an object.
-    """
-
-    name = "disk"
-    share = (0.2, 0.1)
-    _watermark: ClassVar[int] = 8 * 1024**2
-    _rest: ClassVar[int] = 48 * 1024**2
-    """What the watermark, the database and its log need, and what is left for reports."""
-
-    def lacks(self) -> str:
-        with TemporaryDirectory(prefix="cxr-soak-") as folder:
-            tried = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True, check=False)
-            if tried.returncode == 0:
-                subprocess.run(["umount", folder], check=True)
-        return "" if tried.returncode == 0 else "a small disk cannot be mounted here: that needs root"
-
-    @contextmanager
-    def system(self, folder: Path, size: Size) -> Iterator[System]:
-        disk = folder / "var"
-        disk.mkdir()
-        most = size.studies * 2 * SIDE * SIDE + self._rest
-        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={most},mode=0700", "tmpfs", disk], check=True)
-        try:
-            receivers = tuple({"CXR_DICOM__MINIMUM_FREE_BYTES": str(least)} for least in (self._watermark, 0))
-            with running(folder, Deployment(receivers=receivers)) as system:
-                yield system
-        finally:
-            subprocess.run(["umount", disk], check=True)
-
-    def disturb(self, course: Course) -> str:
-        random, is_full = course.random, course.done.total() % 2 == 1
-        ballast = course.system.worker.folder / "var" / "ballast"
-        leave = int(random.integers(0, 2 * SIDE * SIDE)) if is_full else self._watermark // 2
-        refused = course.load.refused
-        _fill(ballast, leave=leave)
-        course.release()
-        wait_for(lambda: course.load.refused > refused or course.load.is_idle, "a refusal", seconds=_BACK_SECONDS)
-        course.go_on(random.uniform(0, 2))
-        ballast.unlink()
-        return "disk full" if is_full else "disk nearly full"
-
-
-def _fill(ballast: Path, *, leave: int) -> None:
-    """Take all of a disk but so many bytes."""
-    with ballast.open("wb") as file:
-        while True:
-            disk = os.statvfs(ballast)
-            try:
-                os.posix_fallocate(file.fileno(), 0, max(disk.f_bavail * disk.f_frsize - leave, 1))
-            except OSError as error:
-                if error.errno != errno.ENOSPC:
-                    raise
-                continue  # somebody wrote meanwhile
-            return
-
-
-class SteppingClock(_Plain):
+class SteppingClock(Plain):
     """The wall clock of receiver and runner steps by hours, forward and back; the clock that only counts seconds does not."""
 
     name = "clock"
@@ -245,4 +166,4 @@ def _faketime() -> str:
     return next(map(str, Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")), "")
 
 
-SCENARIOS = (Kills, Postgres, PacsAway, FullDisk, SteppingClock)
+SCENARIOS = (Kills, PowerCut, Postgres, PacsAway, FullDisk, SteppingClock)
