@@ -7,7 +7,7 @@ import struct
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Event, Thread
@@ -123,7 +123,9 @@ def test_readyz_says_that_the_runner_hangs_and_that_it_goes_on(
         page(test_database.opened, Metrics(), WebSettings(port=0), trouble=heartbeat.trouble),
         figures(test_database.opened, Metrics(), MetricsSettings(port=0), trouble=heartbeat.trouble),
         leading(parts, heartbeat) as wake,
+        ExitStack() as at_last,
     ):
+        at_last.callback(engine.let_go.set)
         ports = [line["port"] for line in said if line["event"] in {"web.ready", "metrics.ready"}]
         wait_for(systemd.heard, "systemd hears of a runner that turns")
         for ds in make_study(views=("PA",)):
