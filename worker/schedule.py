@@ -14,7 +14,7 @@ from apscheduler.triggers.cron import CronTrigger
 from worker import pipeline
 from worker.audit.job import Auditor
 from worker.commitment import request_commitment, resume_deliveries
-from worker.db import analyses, evidence, reports
+from worker.db import analyses, commitments, evidence, reports
 from worker.keeping.orphans import Fate, mend
 from worker.keeping.retention import retain
 from worker.log import traceback_of
@@ -34,7 +34,8 @@ RETAIN = "retain"
 AUDIT = "audit"
 _AUDIT_SECONDS = 5.0
 _CLOCK_SLACK = timedelta(seconds=1)
-_EVIDENCE_KEPT = timedelta(days=30)
+_KEPT = timedelta(days=30)
+"""What others said of studies, and what destinations were asked and have answered."""
 
 
 class Schedule:
@@ -200,7 +201,9 @@ class Schedule:
 
     def _mend(self) -> None:
         with self._parts.database.write() as connection:
-            evidence.forget(connection, before=self._parts.clock() - _EVIDENCE_KEPT)
+            before = self._parts.clock() - _KEPT
+            evidence.forget(connection, before=before)
+            commitments.forget(connection, before=before)
         if mend(self._parts)[Fate.ENTERED]:
             self.wake()
 

@@ -66,19 +66,21 @@ def test_a_radiograph_sent_with_storescu_comes_back_to_orthanc_as_a_valid_struct
     assert {delivery["state"] for delivery in study["deliveries"]} == {"delivered"}
 
 
-def test_the_same_study_sent_again_is_answered_with_success_and_makes_nothing_new(
+def test_the_same_study_sent_ten_times_is_answered_with_success_and_makes_nothing_new(
     a_worker: Worker, pacs: Orthanc, tmp_path: Path
 ) -> None:
     a_worker.start()
-    files = write_study("twice", tmp_path)
+    files = write_study("ten times", tmp_path)
     storescu(a_worker.port, *files)
-    first = wait_until_delivered(a_worker, study_uid("twice"))
+    first = wait_until_delivered(a_worker, study_uid("ten times"))
 
-    assert storescu(a_worker.port, *files).returncode == 0
+    for _ in range(9):
+        assert storescu(a_worker.port, *files).returncode == 0
 
-    assert a_worker.study(study_uid("twice")) == first
-    assert json.loads(a_worker.command("studies", "show", study_uid("twice"), "--json")) == first
-    assert len(pacs.instances_of(study_uid("twice"), "SR")) == 1
+    assert a_worker.study(study_uid("ten times")) == first
+    assert len(list((a_worker.folder / "var" / "received").rglob("*.dcm"))) == len(files)
+    assert json.loads(a_worker.command("studies", "show", study_uid("ten times"), "--json")) == first
+    assert len(pacs.instances_of(study_uid("ten times"), "SR")) == 1
 
 
 @pytest.mark.parametrize("step", STEPS)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -325,6 +326,31 @@ def test_one_destination_does_not_vouch_for_another(database: Database, tmp_path
     assert _ask(site) == 1
     states = {shown["destination"]: shown["state"] for shown in site.study(study_uid())["deliveries"]}
     assert states == {"pacs": "delivered", "away": "stored"}
+
+
+def test_requests_are_forgotten_with_what_they_concern(
+    asking: Site, committing: CommittingPacs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forget(*, days: int) -> int:
+        with asking.database.write() as connection:
+            return commitments.forget(connection, before=asking.clock() - timedelta(days=days))
+
+    monkeypatch.setattr(commitment, "WAIT_SECONDS", 0.01)
+    committing.at_once = False
+    _ask(asking)
+    asking.clock.go_on(days=31)
+    assert forget(days=30) == 0, "a late answer counts"
+    asking.receive(*make_study("later", views=("PA",)))
+    asking.settle()
+    committing.at_once = True
+    _ask(asking)
+    assert _delivery(asking)[::2] == ("delivered", True)
+    assert forget(days=30) == 1, "of the other study nobody asked then"
+    assert forget(days=0) == 0, "the later one waits to be asked about"
+    asking.deliver()
+    _ask(asking)
+    asking.clock.go_on(days=1)
+    assert forget(days=0) == 2
 
 
 def test_nobody_answers_a_request_that_was_not_made(asking: Site, committing: CommittingPacs) -> None:

@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, delete, exists, insert, select, update
 
 from dicom_io.commitment import Commitment
 from dicom_io.errors import PeerRefused, PeerUnavailable
@@ -70,6 +70,17 @@ def settle(connection: Connection, answer: Commitment, *, now: datetime) -> str 
         if uid in answer.failed and state is DeliveryState.STORED:
             _send_again(connection, delivery, answer.failed[uid], now=now)
     return destination
+
+
+def forget(connection: Connection, *, before: datetime) -> int:
+    """Delete the requests of before a moment at whose destinations nothing waits that was sent by then; answer how many."""
+    unsettled = exists().where(
+        deliveries.c.destination == commitments.c.destination,
+        deliveries.c.state.not_in([DeliveryState.DELIVERED, DeliveryState.SUPERSEDED]),
+        deliveries.c.report_id == schema.reports.c.id,
+        schema.reports.c.made_at <= commitments.c.asked_at,
+    )
+    return connection.execute(delete(commitments).where(commitments.c.asked_at < before, ~unsettled)).rowcount
 
 
 def _send_again(connection: Connection, delivery: DueDelivery, reason: str, *, now: datetime) -> None:
