@@ -7,7 +7,7 @@ import shutil
 import struct
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import ClassVar
@@ -41,17 +41,16 @@ def _bytes_for(size: Size) -> int:
 
 
 class PowerCut(Plain):
-    """Files and the embedded database are on a disk of their own (ext4). It loses power: the file system stops at once, what
-    was written but not synced is gone (``FS_IOC_SHUTDOWN`` without flushing). Receiver and runner are killed, and started again
-    when the disk is back.
+    """Files and the embedded database are on two disks of their own (ext4), so that neither's syncs help the other. They lose
+    power: the file systems stop at once, and what was written but not synced is gone (``FS_IOC_SHUTDOWN`` without flushing).
+    Receiver and runner are killed, and started again when the disks are back.
     """
 
     name = "power"
     share = (0.2, 0.2)
 
     def __init__(self) -> None:
-        self._image = Path()
-        self._disk = Path()
+        self._disks: tuple[_Disk, ...] = ()
 
     def lacks(self) -> str:
         if not shutil.which("mkfs.ext4"):
@@ -63,44 +62,61 @@ class PowerCut(Plain):
 
     @contextmanager
     def system(self, folder: Path, size: Size) -> Iterator[System]:  # noqa: ARG002  part of the contract
-        self._image, self._disk = folder / "disk", folder / "var"
-        self._disk.mkdir()
-        _make_image(self._image)
-        self._mount()
-        try:
-            self._disk.chmod(0o700)
-            shutil.rmtree(self._disk / "lost+found")
-            with running(folder, Deployment()) as system:
+        self._disks = (_Disk(folder / "var"), _Disk(folder / "database"))
+        with ExitStack() as stack:
+            for disk in self._disks:
+                disk.make()
+                stack.callback(disk.unmount)
+            url = f"sqlite:///{folder / 'database' / 'worker.db'}"
+            with running(folder, Deployment(database_url=url)) as system:
                 yield system
-        finally:
-            self._unmount()
 
     def disturb(self, course: Course) -> str:
         course.release()
         course.wait_for_successes(rounds=1, seconds=5)
         course.go_on(course.random.uniform(0, course.random.choice([0.02, 2])))
-        disk = os.open(self._disk, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            fcntl.ioctl(disk, _SHUTDOWN, struct.pack("=I", _WITHOUT_FLUSHING))
-        finally:
-            os.close(disk)
+        for disk in self._disks:
+            disk.cut_power()
         for process in course.system.processes:
             process.kill()
-        self._unmount()
-        self._mount()
+        for disk in self._disks:
+            disk.unmount()
+            disk.mount()
         for process in course.system.processes:
             process.start()
         for process in course.system.processes:
             process.await_ready()
         return "power cut"
 
-    def _mount(self) -> None:
-        subprocess.run(["mount", "-o", "loop", self._image, self._disk], check=True)
 
-    def _unmount(self) -> None:
+class _Disk:
+    """A file system in a file, mounted at a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._image = folder.with_suffix(".image")
+
+    def make(self) -> None:
+        self._folder.mkdir()
+        _make_image(self._image)
+        self.mount()
+        self._folder.chmod(0o700)
+        shutil.rmtree(self._folder / "lost+found")
+
+    def mount(self) -> None:
+        subprocess.run(["mount", "-o", "loop", self._image, self._folder], check=True)
+
+    def unmount(self) -> None:
         """Wait for whoever just looks into the database."""
-        command = ["umount", self._disk]
+        command = ["umount", self._folder]
         wait_for(lambda: subprocess.run(command, capture_output=True, check=False).returncode == 0, "the disk is free")
+
+    def cut_power(self) -> None:
+        descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.ioctl(descriptor, _SHUTDOWN, struct.pack("=I", _WITHOUT_FLUSHING))
+        finally:
+            os.close(descriptor)
 
 
 def _make_image(image: Path) -> None:
