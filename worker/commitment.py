@@ -8,7 +8,7 @@ from pydicom.uid import generate_uid
 from dicom_io.commitment import STORAGE_COMMITMENT, Commitment, read_commitment
 from dicom_io.errors import DicomError, InvalidObject
 from dicom_io.normalized import NormalizedRequest, NormalizedService
-from worker.db import commitments, reports
+from worker.db import commitments, delivering
 from worker.pipeline import Parts, deliver_later
 from worker.settings import Destination
 from worker.steps.deliver import ask, greet
@@ -20,7 +20,7 @@ log = structlog.get_logger()
 def request_commitment(destination: Destination, parts: Parts) -> int:
     """Ask a destination to vouch for what it stored; answer of how many reports it was asked. It may answer at any time."""
     with parts.database.read() as connection:
-        due = reports.due(
+        due = delivering.due(
             connection,
             destination.name,
             now=parts.clock(),
@@ -68,7 +68,7 @@ def resume_deliveries(destination: Destination, parts: Parts) -> int:
     except DicomError:
         return 0
     with parts.database.write() as connection:
-        resumed = reports.destination_answers(connection, destination.name, now=parts.clock())
+        resumed = delivering.destination_answers(connection, destination.name, now=parts.clock())
     log.info("destination.answers", destination=destination.name, count=resumed)
     return resumed
 

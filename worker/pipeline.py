@@ -18,7 +18,7 @@ import structlog
 
 from cxr_models.errors import ModelError
 from dicom_io.errors import DicomError, ObjectRefused, PeerBusy
-from worker.db import analyses, arrivals, outcomes, reports, studies
+from worker.db import analyses, arrivals, delivering, outcomes, studies
 from worker.db.arrivals import Arrival
 from worker.db.database import Database
 from worker.db.studies import StudyProgress
@@ -232,10 +232,10 @@ def deliver_reports(destination: Destination, parts: Parts) -> int:
     Where nothing is, and it answered and took nothing for long, one of what is on hold: if it is taken, the rest is due too.
     """
     with parts.database.read() as connection:
-        due = reports.due(connection, destination.name, now=parts.clock(), data_dir=parts.data_dir)
+        due = delivering.due(connection, destination.name, now=parts.clock(), data_dir=parts.data_dir)
         probing = not due
         if probing:
-            due = reports.probe(connection, destination.name, now=parts.clock(), data_dir=parts.data_dir)
+            due = delivering.probe(connection, destination.name, now=parts.clock(), data_dir=parts.data_dir)
     if not due:
         return 0
     kept = 0
@@ -247,10 +247,10 @@ def deliver_reports(destination: Destination, parts: Parts) -> int:
             continue
         kept += 1
         with parts.database.write() as connection:
-            mark = reports.mark_stored if destination.storage_commitment else reports.mark_delivered
+            mark = delivering.mark_stored if destination.storage_commitment else delivering.mark_delivered
             mark(connection, delivery, now=now)
             if probing:
-                released = reports.release(connection, destination.name, now=now)
+                released = delivering.release(connection, destination.name, now=now)
                 log.info("destination.takes", destination=destination.name, count=released)
     log.info("reports.delivered", destination=destination.name, count=kept)
     return kept
@@ -262,7 +262,7 @@ def deliver_later(delivery: DueDelivery, error: DicomError, destination: Destina
     at_least = timedelta(seconds=error.retry_after_seconds if isinstance(error, PeerBusy) else 0)
     again_at = None if isinstance(error, ObjectRefused) else next_attempt(delivery.attempts + 1, now=now, at_least=at_least)
     with parts.database.write() as connection:
-        state = reports.mark_undelivered(connection, delivery, error, next_attempt_at=again_at, now=now)
+        state = delivering.mark_undelivered(connection, delivery, error, next_attempt_at=again_at, now=now)
     log.warning(
         "delivery.failed",
         study_id=delivery.study_id,

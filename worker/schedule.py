@@ -14,7 +14,7 @@ from apscheduler.triggers.cron import CronTrigger
 from worker import pipeline
 from worker.audit.job import Auditor
 from worker.commitment import request_commitment, resume_deliveries
-from worker.db import analyses, commitments, evidence, reports
+from worker.db import analyses, commitments, delivering, evidence
 from worker.keeping.orphans import Fate, mend
 from worker.keeping.retention import retain
 from worker.log import traceback_of
@@ -164,7 +164,7 @@ class Schedule:
             while not self._closing.is_set() and self._deliver_once(destination):
                 pass
             with self._parts.database.read() as connection:
-                awaited = reports.awaits_answer(connection, destination.name)
+                awaited = delivering.awaits_answer(connection, destination.name)
             now = self._parts.clock()
             if not awaited:
                 next_echo = None
@@ -175,7 +175,7 @@ class Schedule:
                 if resume_deliveries(destination, self._parts):
                     self.wake(_job_of(destination))
             with self._parts.database.read() as connection:
-                due = reports.next_due(connection, destination.name)
+                due = delivering.next_due(connection, destination.name)
             self._come_back(_job_of(destination), min(filter(None, (due, next_echo)), default=None))
 
         return run

@@ -20,7 +20,7 @@ from tests.fakes import Site, encoded, free_port, make_site, model_identity
 from tests.requirements import need
 from tests.servers import orthanc, wait_for
 from worker.commitment import request_commitment, settle_commitment
-from worker.db import commitments, listing, reports, studies
+from worker.db import commitments, delivering, listing, studies
 from worker.db.database import Database
 from worker.receivers import receiver
 from worker.settings import Destination
@@ -100,7 +100,7 @@ def test_a_request_without_an_answer_is_repeated_and_a_late_answer_counts(
     assert _ask(asking) == 0
     assert _delivery(asking)[:3] == ("stored", 1, False)
     with asking.database.read() as connection:
-        due = reports.next_due(connection, "pacs")
+        due = delivering.next_due(connection, "pacs")
     assert due is not None
     assert (due - asking.clock()).total_seconds() == 600
     asking.clock.now = due
@@ -295,11 +295,11 @@ def test_a_destination_that_was_away_when_it_was_to_be_asked_is_asked_and_not_ca
     assert (state, attempts) == ("stored", 1)
     assert "does not answer" in str(error)
     with asking.database.read() as connection:
-        assert reports.awaits_answer(connection, "pacs")
+        assert delivering.awaits_answer(connection, "pacs")
     asking.clock.go_on(seconds=30)
     assert _ask(asking) == 1
     with asking.database.read() as connection:
-        assert not reports.awaits_answer(connection, "pacs")
+        assert not delivering.awaits_answer(connection, "pacs")
 
 
 def test_what_is_stored_at_last_waits_for_no_destination_to_answer(
@@ -314,7 +314,7 @@ def test_what_is_stored_at_last_waits_for_no_destination_to_answer(
     site.clock.go_on(seconds=30)
     assert site.deliver() == 1
     with site.database.read() as connection:
-        assert not reports.awaits_answer(connection, "pacs")
+        assert not delivering.awaits_answer(connection, "pacs")
 
 
 def test_one_destination_does_not_vouch_for_another(database: Database, tmp_path: Path, committing: CommittingPacs) -> None:

@@ -17,7 +17,7 @@ from tests.fakes import FakeClock, FakeEngine, FakePacs, Site, fake_pacs, free_p
 from tests.servers import wait_for
 from worker import schedule
 from worker.commitment import resume_deliveries
-from worker.db import listing, reports, studies
+from worker.db import delivering, listing, studies
 from worker.db.database import Database
 from worker.pipeline import Parts
 from worker.schedule import Schedule
@@ -35,7 +35,7 @@ def _resume(site: Site) -> int:
 
 def _awaited(site: Site) -> bool:
     with site.database.read() as connection:
-        return reports.awaits_answer(connection, "pacs")
+        return delivering.awaits_answer(connection, "pacs")
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def test_what_is_on_hold_can_be_sent_again_by_hand(away: Site) -> None:
         away.clock.go_on(minutes=10)
         away.deliver()
     with away.database.write() as connection:
-        assert reports.retry(connection, None, now=away.clock()) == 1
+        assert delivering.retry(connection, None, now=away.clock()) == 1
     assert _delivery(away)[:2] == ("pending", 0)
 
 
@@ -205,7 +205,7 @@ def test_a_destination_that_keeps_nothing_is_sent_one_report_every_ten_minutes(t
     _attempt(taking, 10)
     assert len(pacs.encoded) == 30
     with taking.database.read() as connection:
-        assert reports.next_due(connection, "pacs") == taking.clock()
+        assert delivering.next_due(connection, "pacs") == taking.clock()
     for number in range(1, 7):
         assert taking.deliver() == taking.deliver() == 0
         assert len(pacs.encoded) == 30 + number
@@ -291,8 +291,8 @@ def test_what_was_taken_back_for_another_patients_image_is_not_sent_by_hand_eith
     ids = [row["id"] for row in _listed(away)]
     assert [row["state"] for row in _listed(away)] == ["superseded"]
     with away.database.write() as connection:
-        assert reports.retry(connection, ids, now=away.clock()) == 0
-        assert reports.not_retried(connection, [*ids, 4711]) == {
+        assert delivering.retry(connection, ids, now=away.clock()) == 0
+        assert delivering.not_retried(connection, [*ids, 4711]) == {
             ids[0]: "it was taken back. An image with another Patient ID came before this was delivered.",
             4711: "there is no such delivery.",
         }

@@ -19,7 +19,7 @@ from tests.conftest import TestDatabase
 from tests.factories import PATIENT, make_dx, make_study, radiograph, study_uid
 from tests.fakes import FakePacs, Site, encoded, free_port, make_site, model_identity, request_for, take_in
 from worker import files, pipeline, telling
-from worker.db import analyses, reports, schema, studies
+from worker.db import analyses, delivering, schema, studies
 from worker.db.database import Database
 from worker.errors import DatabaseUnavailable
 from worker.pipeline import Parts
@@ -677,7 +677,7 @@ def test_attempts_wait_30_seconds_doubling_to_10_minutes_and_end_after_ten(conne
         if attempt == 10:
             break
         with connected.database.read() as connection:
-            due = reports.next_due(connection, "pacs")
+            due = delivering.next_due(connection, "pacs")
         assert due is not None
         waited.append((due - connected.clock()).total_seconds())
         connected.clock.now = due
@@ -712,13 +712,13 @@ def test_a_delivery_given_up_is_sent_again_when_asked_for(connected: Site, pacs:
         connected.deliver()
         connected.clock.go_on(minutes=10)
     with connected.database.write() as connection:
-        assert reports.retry(connection, [1], now=connected.clock()) == 1
-        assert reports.retry(connection, [4711], now=connected.clock()) == 0
+        assert delivering.retry(connection, [1], now=connected.clock()) == 1
+        assert delivering.retry(connection, [4711], now=connected.clock()) == 0
     pacs.status = 0x0000
     assert connected.deliver() == 1
     assert connected.study(study_uid())["state"] == "delivered"
     with connected.database.write() as connection:
-        assert reports.retry(connection, [1], now=connected.clock()) == 0, "what is delivered is not sent again"
+        assert delivering.retry(connection, [1], now=connected.clock()) == 0, "what is delivered is not sent again"
 
 
 def test_a_dead_destination_does_not_hold_up_another(database: Database, tmp_path: Path, pacs: FakePacs) -> None:

@@ -17,7 +17,7 @@ from tests.servers import wait_for
 from worker import pipeline, telling
 from worker.cli.doctor import examine
 from worker.configuration import read_settings
-from worker.db import listing, reports, retention, studies
+from worker.db import delivering, listing, retention, studies
 from worker.keeping.deep_check import check_files
 from worker.keeping.orphans import Fate, mend
 from worker.keeping.removal import discard
@@ -273,7 +273,7 @@ def test_a_study_sent_again_after_a_report_that_nobody_was_sent_was_deleted_is_r
     assert _retain(kept) == 1
     with kept.database.write() as connection:
         ids = [row["id"] for row in listing.list_deliveries(connection)]
-        assert reports.retry(connection, ids, now=kept.clock()) == 0, "there is nothing to send"
+        assert delivering.retry(connection, ids, now=kept.clock()) == 0, "there is nothing to send"
     pacs.status, before = 0x0000, len(pacs.received)
     _through(kept)
     assert (kept.study(uid)["state"], len(pacs.received) - before) == ("delivered", 2)

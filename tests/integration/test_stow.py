@@ -35,7 +35,7 @@ from tests.viewer import orthanc_plugins
 from worker.cli.doctor import examine
 from worker.commitment import resume_deliveries
 from worker.configuration import read_settings
-from worker.db import reports
+from worker.db import delivering
 from worker.db.database import Database
 from worker.errors import ConfigurationError
 from worker.settings import Destination, Settings
@@ -245,7 +245,7 @@ def secured(shown: Pair, *, callers: Path | None = None, version: ssl.TLSVersion
 def _sent(site: Site, url: str, **changes: object) -> DicomError | None:
     """What becomes of a study's report at a service."""
     with site.database.read() as connection:
-        waiting = reports.due(connection, "web", now=site.clock(), data_dir=site.parts.data_dir)
+        waiting = delivering.due(connection, "web", now=site.clock(), data_dir=site.parts.data_dir)
     ((_, outcome),) = deliver(waiting, _destination(url, **changes), site.parts.settings)
     return outcome.error
 

@@ -19,8 +19,7 @@ from dicom_io.sender import StoreOutcome
 from tests.factories import make_study, study_uid
 from tests.fakes import Site, make_site, model_identity
 from worker import pipeline
-from worker.db import reports as report_rows
-from worker.db import studies
+from worker.db import delivering, studies
 from worker.db.database import open_database
 from worker.db.schema import instances, predictions, reports
 from worker.settings import Destination, Settings
@@ -119,13 +118,13 @@ class Studies(RuleBasedStateMachine):
     @rule()
     def retry_deliveries(self) -> None:
         with self.database.write() as connection:
-            report_rows.retry(connection, None, now=self.site.clock())
+            delivering.retry(connection, None, now=self.site.clock())
 
     @rule(name=st.sampled_from(["near", "far"]))
     def answer_again(self, name: str) -> None:
         if name not in self.away:
             with self.database.write() as connection:
-                report_rows.destination_answers(connection, name, now=self.site.clock())
+                delivering.destination_answers(connection, name, now=self.site.clock())
 
     @invariant()
     def nothing_received_is_lost(self) -> None:

@@ -44,14 +44,14 @@ def retry(
     config: Config = None,
 ) -> None:
     """Send undelivered reports again at once, with all their attempts before them; what was taken back is not sent."""
-    from worker.db import events, reports
+    from worker.db import delivering, events
 
     if bool(ids) == every_failed:
         raise ConfigurationError("deliveries retry: name ids, or --all-failed.")
     with database_of(config) as (_, database), database.write() as connection:
         now = datetime.now(UTC)
-        refused = reports.not_retried(connection, ids or ())
-        count = reports.retry(connection, ids or None, now=now)
+        refused = delivering.not_retried(connection, ids or ())
+        count = delivering.retry(connection, ids or None, now=now)
         facts = {"user": user_asking(), "deliveries": sorted(set(ids or ()))}
         events.record(connection, events.Event(kind=events.RETRY, at=now, detail=f"{count} due again", facts=facts))
     if refused:

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, delete, exists, insert, select, update
 from dicom_io.commitment import Commitment
 from dicom_io.errors import PeerRefused, PeerUnavailable
 from dicom_io.values import SOPClassUID, SOPInstanceUID
-from worker.db import reports, schema
+from worker.db import delivering, schema
 from worker.db.schema import commitments, deliveries
 from worker.retry import MAX_ATTEMPTS, next_attempt
 from worker.values import DeliveryId, DeliveryState, DueDelivery, StudyId
@@ -29,7 +29,7 @@ def was_asked(connection: Connection, delivery: DueDelivery, *, now: datetime) -
     if asked >= MAX_ATTEMPTS:
         error = PeerUnavailable(f"Stored, but not committed to: {MAX_ATTEMPTS} attempts, and the last request is unanswered.")
         asked_before = replace(delivery, attempts=asked - 1)
-        reports.mark_undelivered(connection, asked_before, error, next_attempt_at=None, now=now)
+        delivering.mark_undelivered(connection, asked_before, error, next_attempt_at=None, now=now)
 
 
 def _count_question(connection: Connection, delivery: DueDelivery, *, now: datetime) -> int:
@@ -65,7 +65,7 @@ def settle(connection: Connection, answer: Commitment, *, now: datetime) -> str 
     waiting = _waiting(connection, destination, {*answer.committed, *answer.failed})
     for uid, (delivery, _) in waiting.items():
         if uid in answer.committed and uid not in answer.failed:
-            reports.mark_delivered(connection, delivery, now=now, committed=True)
+            delivering.mark_delivered(connection, delivery, now=now, committed=True)
     for uid, (delivery, state) in waiting.items():
         if uid in answer.failed and state is DeliveryState.STORED:
             _send_again(connection, delivery, answer.failed[uid], now=now)
@@ -87,7 +87,7 @@ def _send_again(connection: Connection, delivery: DueDelivery, reason: str, *, n
     error = PeerRefused(f"Stored, but not committed to: {reason}.")
     asked = _count_question(connection, delivery, now=now)
     again_at = next_attempt(asked, now=now)
-    reports.mark_undelivered(connection, replace(delivery, attempts=asked - 1), error, next_attempt_at=again_at, now=now)
+    delivering.mark_undelivered(connection, replace(delivery, attempts=asked - 1), error, next_attempt_at=again_at, now=now)
     if again_at is not None:
         connection.execute(update(deliveries).where(deliveries.c.id == delivery.id).values(state=DeliveryState.PENDING))
 
