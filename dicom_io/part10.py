@@ -33,6 +33,7 @@ _WANTED: list[BaseTag | int] = [
     BaseTag(0x0020000E),  # SeriesInstanceUID
 ]
 _PLAIN = {
+    0x00080005: b"CS",  # of several sets, or of one that pydicom may refuse, pydicom decides
     0x00080016: b"UI",
     0x00080018: b"UI",
     0x00080050: b"SH",

@@ -18,6 +18,7 @@ from dicom_io.foreign import any_error_as
 from dicom_io.frame import Cells, Frame
 from dicom_io.quiet import quietly
 from dicom_io.rle import unpacked
+from dicom_io.values import ANY_UID
 
 MAX_PIXELS: Final = 60_000_000
 """Rows times Columns that is still decoded; the largest stitched radiographs have some 30 million.
@@ -148,8 +149,10 @@ def read_cells(ds: Dataset, layout: Layout) -> tuple[Cells, str | None]:
         if not isinstance(value, bytes | bytearray | memoryview) or len(value) == 0:
             raise UndecodablePixels("There is no PixelData.")
         transfer_syntax = transfer_syntax_of(ds)
+        if not ANY_UID.fullmatch(transfer_syntax):  # what it is instead may fit into no column
+            raise UndecodablePixels("TransferSyntaxUID is not a UID.")
         if transfer_syntax.is_private or not transfer_syntax.is_transfer_syntax:
-            raise UndecodablePixels(f"Transfer syntax {transfer_syntax[:64]} is unknown.")
+            raise UndecodablePixels(f"Transfer syntax {transfer_syntax} is unknown.")
         if transfer_syntax.is_encapsulated:
             return _decode(bytes(value), transfer_syntax, layout)
         swapped = transfer_syntax == ExplicitVRBigEndian and ds["PixelData"].VR == "OW"

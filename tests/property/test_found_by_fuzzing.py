@@ -144,6 +144,25 @@ def test_a_lookup_table_of_megabytes_is_refused(tmp_path: Path) -> None:
         read_image(path)
 
 
+def test_a_transfer_syntax_that_no_column_takes_is_not_quoted(tmp_path: Path) -> None:
+    path = write(make_dx(), tmp_path / "x.dcm")
+    syntax = str(ExplicitVRLittleEndian).encode() + b"\0"
+    content = path.read_bytes()
+    assert content.count(syntax) == 1
+    path.write_bytes(content.replace(syntax, b"OV\2\0" + syntax[4:]))
+    with pytest.raises(UndecodablePixels) as refused:
+        read_image(path)
+    assert "\0" not in str(refused.value)
+
+
+def test_a_character_set_that_pydicom_refuses_is_left_to_pydicom() -> None:
+    ds = make_dx()
+    data = encoded(ds).replace(b"ISO_IR 192", b"ISO_IR\x00192")
+    assert data != encoded(ds)
+    with pytest.raises(NotDicom):
+        identify(request_for(ds, dataset=data), BytesIO(data))
+
+
 def test_a_name_of_megabytes_makes_no_report(tmp_path: Path) -> None:
     path = tmp_path / "x.dcm"
     path.write_bytes(with_attribute(0x10, 0x10, LONG))
