@@ -64,8 +64,8 @@ quote values.
 
 The decoders themselves (OpenJPEG, libjpeg, CharLS) are compiled without instruments: inputs to them are changed, but not
 guided. pylibjpeg-libjpeg does not give back the memory of a damaged JPEG image that it refuses, some bytes for each pixel:
-that is why `pixels` grows; in the worker it goes with the process that decoded it (`tests/integration/test_decoders.py`). TLS
-handshakes, the database and the network stack are not fuzzed.
+that is why `pixels` and `analysis` grow; in the worker it goes with the process that decoded it
+(`tests/integration/test_decoders.py`). TLS handshakes, the database and the network stack are not fuzzed.
 """
 
 
