@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryFile
 from threading import Event
 from typing import TYPE_CHECKING, NoReturn
 
@@ -70,9 +71,7 @@ def make_data_dir(settings: Settings) -> None:
     """
     try:
         make_folder(settings.data_dir)
-        probe = settings.data_dir / ".writable"
-        probe.touch()
-        probe.unlink()
+        TemporaryFile(dir=settings.data_dir).close()  # of a name that no receiver beside it takes away
     except OSError as error:
         raise ConfigurationError(f"data_dir: {settings.data_dir} cannot be written to: {error.strerror}.") from error
 
