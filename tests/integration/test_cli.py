@@ -11,7 +11,7 @@ from sqlalchemy import update
 from tests.conftest import Run, TestDatabase
 from tests.factories import PATIENT, make_dx, make_study, study_uid
 from tests.fakes import FakePacs, Site, free_port, make_site, model_identity
-from worker.cli import doctor
+from worker.cli import checks
 from worker.cli.studies import moment
 from worker.db.schema import deliveries
 from worker.errors import ConfigurationError
@@ -251,7 +251,7 @@ def test_the_doctor_does_not_pass_an_error_of_ours_off_as_the_operators(
         raise AttributeError("no attribute 'card'")
 
     _configure(pacs.port)
-    monkeypatch.setattr(doctor, "_gate", broken)
+    monkeypatch.setattr(checks, "gate", broken)
     _, out, _ = cxr_worker("doctor", "--json")
     (gate,) = (check for check in json.loads(out) if check["name"] == "gate")
     assert gate["detail"].startswith("Internal error: AttributeError at ")
