@@ -110,11 +110,11 @@ class Database:
                 yield connection
                 connection.commit()
                 driver.commit()  # where no statement went through SQLAlchemy
-            except BaseException:
-                connection.invalidate()  # closing it takes back what was changed
-                connection.close()
-                raise
-            self._kept = connection
+                self._kept = connection
+            finally:
+                if self._kept is None:
+                    connection.invalidate()  # closing it takes back what was changed
+                    connection.close()
 
     def _keep(self) -> Connection:
         connection = self.engine.connect()
