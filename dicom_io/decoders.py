@@ -9,6 +9,7 @@ import subprocess  # our own program  # nosec B404
 import sys
 import time
 from collections import deque
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final, Self
 
@@ -62,14 +63,13 @@ class _Decoder:
             decoder = cls(_process())
         except OSError as error:
             raise OSError(errno.ENOMEM, f"No decoder can be started: {error.strerror}") from error
-        try:
-            decoder._receive(bytearray(len(READY)), time.monotonic() + _START_SECONDS)
-        except (OSError, EOFError) as error:
-            decoder.end()
-            raise OSError(errno.ENOMEM, "A decoder does not start.") from error
-        except BaseException:
-            decoder.end()
-            raise
+        with ExitStack() as unready:
+            unready.callback(decoder.end)
+            try:
+                decoder._receive(bytearray(len(READY)), time.monotonic() + _START_SECONDS)
+            except (OSError, EOFError) as error:
+                raise OSError(errno.ENOMEM, "A decoder does not start.") from error
+            unready.pop_all()
         return decoder
 
     @property
@@ -184,20 +184,17 @@ class Decoders:
             decoder.end()
 
     def _ask(self, decoder: _Decoder, frame: Frame) -> tuple[Cells, str | None]:
-        try:
-            cells, words, spent = decoder.decode(frame, time.monotonic() + self._deadline_seconds)
-        except TimeoutError as error:
-            decoder.end()
-            raise UndecodablePixels(f"The decoder took longer than {self._deadline_seconds:g} s.") from error
-        except (EOFError, BrokenPipeError) as error:
-            raise _Gone(decoder.how_it_ended()) from error
-        except BaseException:
-            decoder.end()
-            raise
-        if spent or len(self._idle) >= MOST_IDLE:
-            decoder.end()
-        else:
-            self._idle.append(decoder)
+        with ExitStack() as spoiled:
+            spoiled.callback(decoder.end)
+            try:
+                cells, words, spent = decoder.decode(frame, time.monotonic() + self._deadline_seconds)
+            except TimeoutError as error:
+                raise UndecodablePixels(f"The decoder took longer than {self._deadline_seconds:g} s.") from error
+            except (EOFError, BrokenPipeError) as error:
+                raise _Gone(decoder.how_it_ended()) from error
+            if not spent and len(self._idle) < MOST_IDLE:
+                spoiled.pop_all()
+                self._idle.append(decoder)
         if cells is None:
             raise UndecodablePixels(words)
         return cells, words or None
