@@ -164,19 +164,18 @@ class Listener:
     # what the thread of an association does
 
     def _serve(self, connection: socket.socket, caller: Caller, request: bytes) -> None:
-        """An association from its request to its end, and the boundary of what goes wrong in it."""
+        """An association from its request to its end, and what is told of that."""
         try:
             ending = self._associate(connection, caller, request)
             self._places.leave(caller)
             connection.close()
             if ending is not None:
-                self._answerers.keeper.aborted(caller, ending.reason, ending.words)
-        except Exception:
-            log.exception("What became of a caller could not be told.")
+                self._will_tell(partial(self._answerers.keeper.aborted, caller, ending.reason, ending.words))
         finally:
             self._leave(connection)
 
     def _associate(self, connection: socket.socket, caller: Caller, request: bytes) -> Ending | None:
+        """The boundary of what goes wrong in an association."""
         wire = None
         try:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -120,10 +120,12 @@ class _Row:
         return next(each for each in self._guests if each.address == crowd)
 
     def remove(self, guest: _Guest) -> None:
-        del self._guests[guest]
-        self._of[guest.address] -= 1
-        if not self._of[guest.address]:
-            del self._of[guest.address]
+        """Take one out; an error of ours can have done so already."""
+        if guest in self._guests:
+            del self._guests[guest]
+            self._of[guest.address] -= 1
+            if not self._of[guest.address]:
+                del self._of[guest.address]
 
     def everybody(self) -> list[_Guest]:
         return [*self._guests]
@@ -170,12 +172,13 @@ class Lobby:
                         self._attend(key.data)
                     except Exception:  # what one of them does must end no other
                         log.exception("A connection ended by an error of ours.")
-                        self._drop(key.data)
+                        self._give_up(key.data)
                 overdue = monotonic() - self._rules.stall_seconds
                 for guest in [late for row in self._rows for late in row.since_before(overdue)]:
                     self._lose(guest, self._ending_of(guest, TimeoutError()))
             for guest in [each for row in self._rows for each in row.everybody()]:
-                self._drop(guest)
+                self._leave(guest)
+                guest.connection.close()
 
     def _attend(self, guest: _Guest | None) -> None:
         if guest is None:
@@ -212,13 +215,13 @@ class Lobby:
             while missing := guest.missing():
                 fragment = guest.connection.recv(min(missing, _FRAGMENT_BYTES))
                 if not fragment:
-                    raise ConnectionError  # noqa: TRY301
+                    raise ConnectionError
                 guest.said += fragment
         except (BlockingIOError, ssl.SSLWantReadError):
             self._selector.modify(guest.descriptor, selectors.EVENT_READ, guest)
         except ssl.SSLWantWriteError:
             self._selector.modify(guest.descriptor, selectors.EVENT_WRITE, guest)
-        except Exception as error:  # noqa: BLE001  it becomes how the connection ends
+        except (ProtocolError, OSError) as error:
             self._lose(guest, self._ending_of(guest, error))
         else:
             self._leave(guest)
@@ -234,7 +237,8 @@ class Lobby:
     def _greet(self, guest: _Guest) -> bool:
         """Hear a first word; answer whether the connection goes on."""
         if not guest.connection.recv(1, socket.MSG_PEEK):  # somebody looked whether the port is open
-            self._drop(guest)
+            self._leave(guest)
+            guest.connection.close()
             return False
         guest.has_spoken = True
         if guest.is_welcome:
@@ -257,11 +261,12 @@ class Lobby:
         guest.descriptor = -1
         guest.row.remove(guest)
 
-    def _drop(self, guest: _Guest | None) -> None:
-        if guest is not None:
-            if guest.descriptor >= 0:
-                self._leave(guest)
-            guest.connection.close()
+    def _give_up(self, guest: _Guest | None) -> None:
+        if guest is None:  # none had been taken yet
+            return
+        if guest.descriptor >= 0:
+            self._lose(guest, ERROR)
+        guest.connection.close()
 
     def _lose(self, guest: _Guest, ending: Ending) -> None:
         self._leave(guest)
@@ -271,7 +276,7 @@ class Lobby:
             self._host.lost(guest.address, ending if guest.is_welcome else STRANGER)
         guest.connection.close()
 
-    def _ending_of(self, guest: _Guest, error: Exception) -> Ending:
+    def _ending_of(self, guest: _Guest, error: ProtocolError | OSError) -> Ending:
         match error:
             case ProtocolError():
                 return of_protocol(error)
@@ -279,11 +284,8 @@ class Lobby:
                 return Ending(reason="tls", words=f"TLS: {explain(error)}", is_rejection=True)
             case TimeoutError():
                 return UNASKED
-            case OSError():
-                return PEER_LEFT
             case _:
-                log.error("A connection ended by an error of ours.", exc_info=error)
-                return ERROR
+                return PEER_LEFT
 
 
 def _answer_and_close(connection: socket.socket, answer: bytes) -> None:

@@ -137,6 +137,21 @@ def test_where_no_memory_is_to_be_had_the_caller_is_aborted_and_the_next_one_get
     assert inbox.aborted_callers == [("FUZZ", "error", "an error of ours, which the log has")]
 
 
+def test_an_error_over_what_is_heard_is_told_to_the_caller_and_to_the_operator(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_memory(_: object) -> None:
+        raise MemoryError
+
+    inbox = Inbox()
+    with listening(inbox) as listener, connected(listener.port) as unlucky:
+        with monkeypatch.context() as short:
+            short.setattr("dicom_io.lobby._Guest.missing", no_memory)
+            unlucky.sendall(REQUEST)
+            assert abort_reason(unlucky) == AbortReason.NOT_SPECIFIED
+        wait_for(lambda: inbox.aborted_callers, "the word of it")
+        verify(listener.port)
+    assert inbox.aborted_callers == [("", "error", "an error of ours, which the log has")]
+
+
 def test_an_error_over_one_connection_ends_no_other(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     def broken(_request: bytes) -> None:
         raise ZeroDivisionError
