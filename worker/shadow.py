@@ -7,11 +7,12 @@ import fcntl
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from threading import Event, Thread
 from time import monotonic, time
-from typing import Self
+from typing import Self, TypeVar
 
 import numpy as np
 import structlog
@@ -30,6 +31,8 @@ from worker.steps.predict import predict
 from worker.values import Answer, ModelIdentity, Unanswered
 
 log = structlog.get_logger()
+
+Result = TypeVar("Result")
 
 _AGAIN_SECONDS = 600.0
 UNLOADABLE = "cannot be loaded"
@@ -79,10 +82,8 @@ class Shadow:
         predictor = self._predictor
         if predictor is None:
             return self._unanswered(self.failure)
-        try:
-            return predictor.prepare(image)
-        except Exception as error:  # noqa: BLE001  a shadow may fail in any way, and the active model must answer
-            return self._unanswered(_failed(error, "cannot take the image"))
+        prepared = _tried(partial(predictor.prepare, image))
+        return self._unanswered(prepared.tell("cannot take the image")) if isinstance(prepared, _Failure) else prepared
 
     def answer(self, prepared: Sequence[torch.Tensor | Unanswered]) -> list[Answer | Unanswered]:
         """Answer what `prepare` returned, in its order, or say why not."""
@@ -107,16 +108,19 @@ class Shadow:
             self._thread.join(_PARTING_SECONDS)
 
     def _load(self, model: ModelFolder, settings: Settings) -> None:
-        device, batch_size = settings.inference.device, settings.inference.batch_size
-        try:
-            with _at_work(self._data_dir):
-                predictor = Predictor.load(str(model.path.resolve()), device=device, batch_size=batch_size)
-                predictor.warm_up()
-        except Exception as error:  # noqa: BLE001  as in prepare
-            self.failure = _failed(error, UNLOADABLE)
+        predictor = _tried(partial(self._warm_predictor, model, settings))
+        if isinstance(predictor, _Failure):
+            self.failure = predictor.tell(UNLOADABLE)
             return
         self._predictor, self.failure = predictor, ""
         log.info("shadow.loaded", model=predictor.card.name, version=predictor.card.version, device=str(predictor.device))
+
+    def _warm_predictor(self, model: ModelFolder, settings: Settings) -> Predictor:
+        device, batch_size = settings.inference.device, settings.inference.batch_size
+        with _at_work(self._data_dir):
+            predictor = Predictor.load(str(model.path.resolve()), device=device, batch_size=batch_size)
+            predictor.warm_up()
+        return predictor
 
     def _answers(self, tensors: Sequence[torch.Tensor]) -> list[Answer | Unanswered]:
         predictor = self._predictor
@@ -139,13 +143,14 @@ class Shadow:
             if self._let_off.is_set():
                 return
             some = tensors[first : first + _AT_ONCE]
-            try:
-                with _at_work(self._data_dir):
-                    answers = predict(predictor, some)
-            except Exception as error:  # noqa: BLE001  as in prepare
-                found += [self._unanswered(_failed(error, "cannot answer"))] * len(some)
-            else:
-                found += [self._unanswered(answer) if isinstance(answer, str) else answer for answer in answers]
+            answers = _tried(partial(self._predict_at_work, predictor, some))
+            if isinstance(answers, _Failure):
+                answers = [answers.tell("cannot answer")] * len(some)
+            found += [self._unanswered(answer) if isinstance(answer, str) else answer for answer in answers]
+
+    def _predict_at_work(self, predictor: Predictor, tensors: Sequence[torch.Tensor]) -> list[Answer | str]:
+        with _at_work(self._data_dir):
+            return predict(predictor, tensors)
 
     def _in_time(self, work: Callable[[], None]) -> bool:
         """Do something in the thread; answer whether it was done before it was let off."""
@@ -176,14 +181,12 @@ class ShadowHolder:
         if wanted is None:
             self.close()
             return None
-        try:
-            model = find_exactly(wanted, known, data_dir=self._settings.data_dir)
-            card = model.read_card()
-        except Exception as error:  # noqa: BLE001  as in Shadow.prepare
-            if self._shadow is None or self._shadow.failure != _words(error, UNLOADABLE):  # said once, not at each batch
-                failure = _failed(error, UNLOADABLE)
-                self._shadow, self._card = Shadow(data_dir=self._settings.data_dir, failure=failure), None
+        found = _tried(partial(self._find, wanted, known))
+        if isinstance(found, _Failure):
+            if self._shadow is None or self._shadow.failure != found.words(UNLOADABLE):  # said once, not at each batch
+                self._shadow, self._card = Shadow(data_dir=self._settings.data_dir, failure=found.tell(UNLOADABLE)), None
             return self._shadow
+        model, card = found
         if card == active:
             self.close()
             return None
@@ -193,6 +196,10 @@ class ShadowHolder:
             self.close()
             self._shadow, self._card, self._tried_at = Shadow.load(model, card, self._settings), card, monotonic()
         return self._shadow
+
+    def _find(self, wanted: str, known: Sequence[RegisteredModel]) -> tuple[ModelFolder, Card]:
+        model = find_exactly(wanted, known, data_dir=self._settings.data_dir)
+        return model, model.read_card()
 
     def close(self) -> None:
         """Let it go."""
@@ -230,11 +237,23 @@ def _at_work(data_dir: Path) -> Iterator[None]:
             trace.truncate(0)
 
 
-def _failed(error: Exception, what: str) -> str:
-    log.warning("shadow.failed", error=type(error).__name__, where=traceback_of(error))
-    return _words(error, what)
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    error: Exception
+
+    def tell(self, what: str) -> str:
+        log.warning("shadow.failed", error=type(self.error).__name__, where=traceback_of(self.error))
+        return self.words(what)
+
+    def words(self, what: str) -> str:
+        error = self.error
+        cause = str(error) if isinstance(error, ModelError) else f"{type(error).__name__} at {traceback_of(error)}"
+        return f"The shadow {what}: {cause}"
 
 
-def _words(error: Exception, what: str) -> str:
-    cause = str(error) if isinstance(error, ModelError) else f"{type(error).__name__} at {traceback_of(error)}"
-    return f"The shadow {what}: {cause}"
+def _tried(work: Callable[[], Result]) -> Result | _Failure:
+    """Do what may fail in any way, and must not keep the active model from its answer."""
+    try:
+        return work()
+    except Exception as error:  # noqa: BLE001  the one place where whatever a shadow raises ends
+        return _Failure(error)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydicom.uid import JPEGBaseline8Bit
 
 from cxr_models.predict import Predictor
-from dicom_io import decoding, header, identity, part10
+from dicom_io import decoding, header, part10
 from dicom_io.frame import Frame
 from dicom_io.status import StoreStatus, status_of
 from tests.conftest import TestDatabase
@@ -39,12 +39,17 @@ def no_memory(*_: object, **__: object) -> NoReturn:
     raise MemoryError
 
 
+def settled_while_short_of_memory(site: Site, monkeypatch: pytest.MonkeyPatch, where: str) -> str:
+    """The state of the study when everything was done that could be without what is named."""
+    with monkeypatch.context() as short:
+        short.setattr(where, no_memory)
+        site.settle()
+    return str(site.study(study_uid())["state"])
+
+
 def test_a_study_is_analysed_when_there_is_memory_again(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     site.receive(make_dx())
-    with monkeypatch.context() as short:
-        short.setattr(header, "dcmread", no_memory)
-        site.settle()
-    assert site.study(study_uid())["state"] == "ready"
+    assert settled_while_short_of_memory(site, monkeypatch, "dicom_io.header.dcmread") == "ready"
     site.clock.go_on(seconds=30)
     pipeline.advance(site.parts)
     shown = site.study(study_uid())
@@ -70,10 +75,7 @@ def test_a_report_is_made_when_there_is_memory_again(
     data_dir = tmp_path_factory.mktemp("var")
     site = make_site(test_database.opened, data_dir, destinations=(pacs.destination(outputs=("sr",)),))
     site.receive(make_dx())
-    with monkeypatch.context() as short:
-        short.setattr(identity, "read_header", no_memory)
-        site.settle()
-    assert site.study(study_uid())["state"] == "analysed"
+    assert settled_while_short_of_memory(site, monkeypatch, "dicom_io.identity.read_header") == "analysed"
     site.clock.go_on(seconds=30)
     pipeline.advance(site.parts)
     assert site.study(study_uid())["state"] == "reported"
