@@ -50,9 +50,12 @@ def demo(
     limit: Annotated[int, typer.Option("--limit", min=1, help="Send at most this many images.")] = 100,
 ) -> None:
     """Run the whole loop on this machine: a small PACS, the worker, radiographs in, reports back, a table of results."""
+    from worker.cli.demo import print_results
     from worker.demo.run import run_demo
 
-    raise typer.Exit(run_demo(images, keep=keep, limit=limit))
+    results = run_demo(images, keep=keep, limit=limit)
+    print_results(results)
+    raise typer.Exit(0 if all(result.came_to_its_end for result in results) else 1)
 
 
 @app.command()

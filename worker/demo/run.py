@@ -1,4 +1,4 @@
-"""``cxr-worker demo``: starts a PACS and the worker, sends studies, waits for the reports, prints what came back."""
+"""``cxr-worker demo``: starts a PACS and the worker, sends studies, waits for the reports."""
 
 import json
 import os
@@ -6,7 +6,6 @@ import shutil
 import subprocess  # the demo starts a worker  # nosec B404
 import sys
 import tempfile
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,9 +27,7 @@ from dicom_io.header import read_header
 from dicom_io.sender import send
 from dicom_io.uids import derived_uid
 from dicom_io.values import Peer, StudyUID
-from dicom_io.wording.english import ENGLISH
 from dicom_io.wrap import Exposure, Patient, dx_from_grayscale
-from worker.cli.printing import print_table
 from worker.db import listing
 from worker.db.database import Database, open_database
 from worker.demo.pacs import AE_TITLE, Pacs, small_pacs
@@ -64,8 +61,24 @@ class RunningWorker:
     database: Database
 
 
-def run_demo(images: Path | None, *, keep: bool, limit: int) -> int:
-    """Run the loop; answer the exit code, 0 when every study came to its end and no delivery is missing.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoResult:
+    """What became of one study."""
+
+    study: DemoStudy
+    found: dict[str, Any] | None
+    """As `listing.show_study` gives it; None where the worker has none of it."""
+    seconds: float | None
+    """From the last C-STORE response to the report in the PACS; None where none came."""
+
+    @property
+    def came_to_its_end(self) -> bool:
+        """Whether it was delivered, not analysed, or failed: whether nothing of it is left to do."""
+        return self.found is not None and self.found["state"] in _ENDS
+
+
+def run_demo(images: Path | None, *, keep: bool, limit: int) -> list[DemoResult]:
+    """Run the loop; answer what became of each study, in the order in which they were sent.
 
     Raises
     ------
@@ -86,7 +99,8 @@ def run_demo(images: Path | None, *, keep: bool, limit: int) -> int:
                     shown = {study.uid: listing.show_study(connection, study.uid) for study in studies}
         if images is None:
             console.print("These pictures are synthetic: what the model says of them means nothing.")
-        return _print(studies, shown, {uid: at - sent_at[uid] for uid, at in pacs.reported_at.items() if uid in sent_at})
+        took = {uid: at - sent_at[uid] for uid, at in pacs.reported_at.items() if uid in sent_at}
+        return [DemoResult(study=each, found=shown[each.uid], seconds=took.get(each.uid)) for each in studies]
     finally:
         if keep:
             console.print(f"Kept: {folder} (pacs/ holds the reports, var/ what the worker received).")
@@ -214,28 +228,3 @@ def _wait(studies: Sequence[DemoStudy], database: Database, pacs: Pacs, progress
         done = now_done
         progress.update(task, completed=done)
         pacs.wait(0.2)
-
-
-def _print(studies: Sequence[DemoStudy], shown: dict[StudyUID, dict[str, Any] | None], seconds: dict[StudyUID, float]) -> int:
-    rows, right, states = [], Counter[str](), Counter[str]()
-    for study in studies:
-        found = shown[study.uid] or {"state": "not received", "reason": "see above", "triage": "none", "images": []}
-        states[found["state"]] += 1
-        answers = [image["predictions"][-1] for image in found["images"] if image["predictions"]]
-        label = answers[0]["label"] if answers else (found["reason"] or found["state"])
-        numbers = " ".join(f"{name} {p:.2f}" for name, p in answers[0]["probabilities"].items()) if answers else ""
-        if study.truth and answers:
-            right["right" if label == study.truth else "wrong"] += 1
-        took = f"{seconds[study.uid]:.2f}" if study.uid in seconds else ""
-        rows.append((study.source, study.truth or "", label, numbers, found["triage"], took))
-    columns = ["image", "folder says", "answer", "probabilities", "triage", "seconds"]
-    shown_columns = [
-        place for place, name in enumerate(columns) if name != "folder says" or any(study.truth for study in studies)
-    ]
-    print_table([columns[place] for place in shown_columns], ([row[place] for place in shown_columns] for row in rows))
-    print(f"{len(studies)} studies: " + ", ".join(f"{count} {state}" for state, count in states.items()) + ".")
-    if counted := right.total():
-        print(f"The answer is the folder's label for {right['right']} of {counted}.")
-    print(f"Seconds from the last C-STORE response to the report in the PACS, {QUIET_SECONDS} s of quiet time included.")
-    print(ENGLISH.disclaimer)
-    return 0 if set(states) <= _ENDS else 1
