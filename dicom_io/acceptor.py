@@ -201,6 +201,8 @@ class Acceptor:
         encoded = encode_command(response)
         pdv = struct.pack(">IBB", len(encoded) + 2, self._context_id, _IS_COMMAND | _IS_LAST)
         self._wire.send(struct.pack(">BxI", Pdu.DATA, len(pdv) + len(encoded)) + pdv + encoded)
+        if operation == Request.C_STORE:
+            self._answerers.keeper.told()
 
 
 # Responses name the affected SOP class and instance, requests to change something the requested ones (PS3.7 section 10.3).

@@ -51,6 +51,9 @@ class Keeper(Protocol):
     def answered(self, request: StoreRequest, answer: StoreAnswer) -> None:
         """An object was kept or refused, and its sender is about to be told."""
 
+    def told(self) -> None:
+        """The sender of an object has its answer. Until its next one comes there is time to prepare for that."""
+
     def accepted(self, caller: Caller) -> None:
         """An association was accepted."""
 

@@ -16,7 +16,7 @@ from worker.files import make_folder
 from worker.log import traceback_of, words_of
 from worker.pipeline import Parts, receive
 from worker.refusals import Refusals
-from worker.steps.store import IncomingObject
+from worker.steps.store import IncomingObject, SpareFiles
 
 log = structlog.get_logger()
 
@@ -28,6 +28,7 @@ class Reception:
         self._parts = parts
         self._arrived = arrived
         self._refusals = Refusals(parts.clock)
+        self._spares = SpareFiles(parts.data_dir)
         make_folder(parts.data_dir)
 
     def open(self, request: StoreRequest) -> "Taking":
@@ -35,7 +36,12 @@ class Reception:
         disk = os.statvfs(self._parts.data_dir)
         if disk.f_bavail * disk.f_frsize < self._parts.settings.dicom.minimum_free_bytes:
             raise DiskNearlyFull
-        return Taking(request, self._parts, arrived=self._arrived)
+        incoming = IncomingObject(request, self._spares, receiver=self._parts.settings.dicom.ae_title)
+        return Taking(incoming, self._parts, arrived=self._arrived)
+
+    def told(self) -> None:
+        """See `dicom_io.keeper.Keeper`."""
+        self._spares.prepare()
 
     def answered(self, request: StoreRequest, answer: StoreAnswer) -> None:
         """See `dicom_io.keeper.Keeper`."""
@@ -61,6 +67,7 @@ class Reception:
 
     def closed(self, caller: Caller) -> None:  # noqa: ARG002  part of the contract
         """See `dicom_io.keeper.Keeper`."""
+        self._spares.discard()
         self._parts.metrics.closed()
 
     def rejected(self, caller: Caller, reason: str, words: str) -> None:
@@ -101,12 +108,12 @@ def _facts(caller: Caller) -> dict[str, str]:
 class Taking:
     """One object on its way in: a `dicom_io.keeper.Sink`."""
 
-    def __init__(self, request: StoreRequest, parts: Parts, *, arrived: Callable[[], None]) -> None:
+    def __init__(self, incoming: IncomingObject, parts: Parts, *, arrived: Callable[[], None]) -> None:
         self._parts = parts
         self._arrived = arrived
-        self._incoming = IncomingObject(request, data_dir=parts.data_dir, receiver=parts.settings.dicom.ae_title)
-        self.write = self._incoming.write
-        self.abandon = self._incoming.discard
+        self._incoming = incoming
+        self.write = incoming.write
+        self.abandon = incoming.discard
 
     def finish(self) -> None:
         """See `dicom_io.keeper.Sink`."""

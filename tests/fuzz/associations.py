@@ -143,6 +143,9 @@ class _Keeper:
         if answer.error is not None and not isinstance(answer.error, DicomError):
             self.broken = answer.error
 
+    def told(self) -> None:
+        pass
+
     def accepted(self, caller: Caller) -> None:
         pass
 

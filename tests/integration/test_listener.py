@@ -74,6 +74,9 @@ class Inbox:
         if answer.status != StoreStatus.SUCCESS:
             self.refused.append((answer.status, answer.error))
 
+    def told(self) -> None:
+        pass
+
     def accepted(self, _caller: Caller) -> None:
         self.open_associations += 1
 

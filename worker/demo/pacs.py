@@ -31,6 +31,9 @@ class Pacs:
     def answered(self, request: StoreRequest, answer: StoreAnswer) -> None:
         """See `dicom_io.keeper.Keeper`. The worker hears the status and shows it."""
 
+    def told(self) -> None:
+        """See `dicom_io.keeper.Keeper`."""
+
     def accepted(self, caller: Caller) -> None:
         """See `dicom_io.keeper.Keeper`."""
 

@@ -1,29 +1,64 @@
 """Store: the bytes of an object become a durable file, named by their content."""
 
+from collections import deque
+from contextlib import suppress
 from pathlib import Path
 
 from dicom_io.errors import DicomError
 from dicom_io.found import dataset_digest
 from dicom_io.part10 import Identity, StoreRequest, file_header, identify, identify_plain
 from dicom_io.prefix import PREFIX_BYTES
-from worker.files import FOLDER_MODE, PartFile, make_folder, sync_folder
+from worker.files import FOLDER_MODE, PartFile, allows_unnamed, make_folder, sync_folder
 from worker.steps.checksum import Checksum
 from worker.values import StoredFile
 
 FOLDER = Path("received")
+_MOST_SPARES = 8
+
+
+class SpareFiles:
+    """Files without a name, made before they are needed: to make one takes a busy file system up to half a millisecond."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._folder = data_dir / FOLDER
+        self._spares: deque[PartFile] = deque()
+
+    def take(self) -> PartFile:
+        """A file for an object that comes now.
+
+        Raises
+        ------
+        OSError
+            None was left, and none can be made.
+        """
+        with suppress(IndexError):
+            return self._spares.pop()
+        return PartFile(self._folder, unnamed=True)
+
+    def prepare(self) -> None:
+        """Make one, while a sender makes up its mind; where it cannot be made, whoever takes it will hear why."""
+        with suppress(OSError):
+            if len(self._spares) < _MOST_SPARES and allows_unnamed(str(self._folder)):
+                self._spares.append(PartFile(self._folder, unnamed=True))
+
+    def discard(self) -> None:
+        """Let those go that nobody took."""
+        with suppress(IndexError):
+            while True:
+                self._spares.pop().discard()
 
 
 class IncomingObject:
     """An object on its way to disk: our file meta, then the data set exactly as it comes, its checksum along the way."""
 
-    def __init__(self, request: StoreRequest, *, data_dir: Path, receiver: str) -> None:
+    def __init__(self, request: StoreRequest, files: "SpareFiles", *, receiver: str) -> None:
         self.request = request
         self._size = 0
         self._head = bytearray()
         self._checksum = Checksum()
         header = file_header(request, receiver=receiver)
         self._begin = len(header)
-        self._part = PartFile(data_dir / FOLDER, unnamed=True)
+        self._part = files.take()
         try:
             self._part.write(header)
         except OSError:
