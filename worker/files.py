@@ -10,11 +10,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
+from worker.syncing import Sync
+
 FOLDER_MODE = 0o700
 _FILE_MODE = 0o600
 _WRITE_OUT_BYTES = 2 * 1024 * 1024
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 _UNNAMED = os.O_WRONLY | os.O_TMPFILE
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY
 _DISK_FAILED = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS})
 
 
@@ -63,6 +66,8 @@ class PartFile:
             self._create(unnamed=unnamed)
         self._is_open = True
         self._size = self._on_its_way = 0
+        self._syncs: tuple[Sync, ...] = ()
+        self._folder_descriptor: int | None = None
 
     def write(self, chunk: bytes | memoryview) -> None:
         """Append."""
@@ -97,10 +102,10 @@ class PartFile:
         self._name = None
         sync_folder(path.parent)
 
-    def keep_by_content(self, path: Path) -> None:
-        """Give it a name that tells its content, then make both durable at once: the disk is waited for once, not twice.
+    def name_by_content(self, path: Path) -> None:
+        """Give it a name that tells its content, and have both made durable at once; `make_durable` waits for that.
 
-        Until this returns, a power cut may leave a broken file under the name. Whoever trusts one that nobody vouches for
+        Until it returned, a power cut may leave a broken file under the name. Whoever trusts one that nobody vouches for
         compares its content with its name, and syncs it. What stands there already is replaced by a durable file only.
         """
         try:
@@ -108,15 +113,34 @@ class PartFile:
         except OSError:  # there is one, or no folder, or the file system knows no links
             self.keep_as(path)
             return
+        self._folder_descriptor = os.open(os.path.dirname(name), _FOLDER)  # noqa: PTH120  as text, see above
+        self._syncs = (Sync(self._descriptor), Sync(self._folder_descriptor))
+        for sync in self._syncs:
+            sync.begin()
+
+    def make_durable(self) -> None:
+        """Wait until what has a name is durable, and the name. An error says so each time, and leaves an empty file.
+
+        Raises
+        ------
+        OSError
+            It is not durable.
+        """
         try:
-            os.fsync(self._descriptor)
-            sync_folder(os.path.dirname(name))  # noqa: PTH120  as text, see above
+            for sync in self._syncs:
+                sync.wait()
         except OSError:
             os.ftruncate(self._descriptor, 0)  # nobody may take it for whole; by now another's may stand under the name
             raise
 
     def discard(self) -> None:
         """Remove what was not kept."""
+        for sync in self._syncs:
+            with suppress(OSError):  # whoever had to know was told by `make_durable`
+                sync.wait()
+        if self._folder_descriptor is not None:
+            os.close(self._folder_descriptor)
+            self._folder_descriptor = None
         if self._is_open:
             self._close()
         if self._name is not None:
@@ -192,7 +216,7 @@ def sync_file(path: Path) -> None:
 
 def sync_folder(folder: Path | str) -> None:
     """Make a folder's entries durable: a rename is not until then."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    descriptor = os.open(folder, _FOLDER)
     try:
         os.fsync(descriptor)
     finally:

@@ -93,7 +93,7 @@ def receive(incoming: IncomingObject, parts: Parts) -> None:
         peer_address=request.peer_address,
         at=parts.clock(),
     )
-    parts.database.write_with_others(partial(arrivals.add_arrival, arrival=arrival))
+    parts.database.write_with_others(partial(arrivals.add_arrival, arrival=arrival), provided=incoming.make_durable)
 
 
 def advance(parts: Parts) -> bool:

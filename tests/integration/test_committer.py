@@ -1,5 +1,6 @@
 """What several threads change at once is one transaction, and what one of them gets wrong is its own."""
 
+import errno
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
@@ -52,14 +53,25 @@ class Counted:
             yield connection
 
 
-def together(database: Database, changes: dict[str, Callable[[Connection], None]]) -> tuple[Counted, dict[str, Future[None]]]:
+def at_once() -> None:
+    """What needs nothing to be true first."""
+
+
+def together(
+    database: Database,
+    changes: dict[str, Callable[[Connection], None]],
+    provided: dict[str, Callable[[], None]] | None = None,
+) -> tuple[Counted, dict[str, Future[None]]]:
     """Commit the first change, and all others while its transaction is open."""
     counted = Counted(database)
     committer = Committer(counted.write)
     with ThreadPoolExecutor(len(changes) + 1) as pool:
-        pool.submit(committer.commit, entering("first"))
+        pool.submit(committer.commit, entering("first"), provided=at_once)
         assert counted.began.wait(30)
-        done = {name: pool.submit(committer.commit, change) for name, change in changes.items()}
+        done = {
+            name: pool.submit(committer.commit, change, provided=(provided or {}).get(name, at_once))
+            for name, change in changes.items()
+        }
         while len(committer._waiting) < len(changes):  # noqa: SLF001  nothing else tells that all of them wait
             Event().wait(0.001)
         counted.go_on.set()
@@ -83,6 +95,27 @@ def test_what_one_change_gets_wrong_is_raised_to_it_alone(database: Database) ->
     assert isinstance(done["wrong"].exception(), ZeroDivisionError)
     assert (done["one"].result(), done["two"].result()) == (None, None)
     assert entered(database) == ["first", "one", "two"]
+
+
+def test_a_change_whose_condition_fails_is_not_made_and_takes_no_other_with_it(database: Database) -> None:
+    def fails() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    names = ("one", "broken", "two")
+    _, done = together(database, {name: entering(name) for name in names}, {"broken": fails})
+    assert isinstance(done["broken"].exception(), OSError)
+    assert (done["one"].result(), done["two"].result()) == (None, None)
+    assert entered(database) == ["first", "one", "two"]
+
+
+def test_nothing_is_committed_before_every_condition_is_met(database: Database) -> None:
+    seen: list[list[str]] = []
+    names = ("one", "two")
+    _, done = together(
+        database, {name: entering(name) for name in names}, {name: lambda: seen.append(entered(database)) for name in names}
+    )
+    assert [each.result() for each in done.values()] == [None, None]
+    assert seen == [["first"], ["first"]]
 
 
 def test_a_row_that_the_database_refuses_takes_no_other_with_it(database: Database) -> None:
@@ -113,6 +146,6 @@ def test_nobody_is_told_of_success_when_the_thread_that_commits_for_all_is_ended
 def test_nobody_is_told_of_success_while_the_database_is_away(test_database: TestDatabase) -> None:
     committer = Committer(test_database.opened.write)
     with test_database.away(), pytest.raises(DatabaseUnavailable):
-        committer.commit(entering("lost"))
-    committer.commit(entering("kept"))
+        committer.commit(entering("lost"), provided=at_once)
+    committer.commit(entering("kept"), provided=at_once)
     assert entered(test_database.opened) == ["kept"]

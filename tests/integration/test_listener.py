@@ -40,11 +40,11 @@ from tests.factories import dicom_folder, make_dx, study_uid, write
 from tests.fakes import SentRequest, encoded, make_site
 from tests.requirements import need
 from tests.servers import wait_for
-from worker import files
 from worker.db import events
 from worker.errors import ConfigurationError
 from worker.receivers import receiver
 from worker.settings import DicomSettings, Settings
+from worker.syncing import Sync
 
 SETTINGS = ListenerSettings(ae_title="CXRWORKER", host="127.0.0.1", port=0)
 
@@ -315,7 +315,7 @@ def test_refused_objects_get_their_status_are_not_kept_and_are_remembered(
     with receiving(test_database, tmp_path) as (site, port, arrived), associated(port) as assoc:
         assert assoc.send_c_store(_mismatched()).Status == 0xA900
         with monkeypatch.context() as broken:
-            broken.setattr(files.os, "fsync", full)
+            broken.setattr(Sync, "wait", full)
             assert assoc.send_c_store(make_dx()).Status == 0xA700
         assert [path.stat().st_size for path in site.received_files()] == [0], "nobody takes it for whole"
         assert arrived() == 0

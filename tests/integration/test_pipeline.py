@@ -179,7 +179,7 @@ def test_a_database_that_is_away_is_out_of_resources_and_the_object_is_taken_lat
 def test_an_object_whose_row_failed_after_its_file_was_written_is_entered_when_sent_again(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def away(_change: object) -> NoReturn:
+    def away(*_: object, **__: object) -> NoReturn:
         raise DatabaseUnavailable
 
     with monkeypatch.context() as broken:

@@ -42,7 +42,7 @@ def test_an_object_takes_the_file_that_was_made_for_it(folder: Path, monkeypatch
         later.setattr(files.os, "open", _none)
         part = spares.take()
     part.write(b"whole")
-    part.keep_by_content(folder / "file")
+    part.name_by_content(folder / "file")
     part.discard()
     assert [path.read_bytes() for path in folder.iterdir()] == [b"whole"]
 
@@ -53,7 +53,7 @@ def test_two_objects_never_get_the_same_file(folder: Path) -> None:
     parts = [spares.take(), spares.take()]
     for number, part in enumerate(parts):
         part.write(b"%d" % number)
-        part.keep_by_content(folder / str(number))
+        part.name_by_content(folder / str(number))
         part.discard()
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == {"0": b"0", "1": b"1"}
 

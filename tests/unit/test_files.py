@@ -7,11 +7,24 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from worker import files
 from worker.files import PartFile, make_folder, remove_parts, write_durably
+from worker.syncing import Sync
+
+
+class FailingSync:
+    def __init__(self, _descriptor: int) -> None:
+        pass
+
+    def begin(self) -> None:
+        pass
+
+    def wait(self) -> NoReturn:
+        raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_the_chunks_are_the_file_in_order(tmp_path: Path) -> None:
@@ -63,6 +76,7 @@ def happened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return run
 
     monkeypatch.setattr(files.os, "fsync", noted("sync", os.fsync))
+    monkeypatch.setattr(files, "Sync", noted("sync", Sync))
     monkeypatch.setattr(files.os, "link", noted("link", os.link))
     monkeypatch.setattr(files.Path, "replace", noted("rename", Path.replace))
     return happened
@@ -84,7 +98,8 @@ def keep_by_content(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[
         part = PartFile(path.parent, unnamed=is_unnamed)
         try:
             part.write(content)
-            part.keep_by_content(path)
+            part.name_by_content(path)
+            part.make_durable()
         finally:
             part.discard()
 
@@ -101,6 +116,32 @@ def test_a_file_named_by_its_content_and_its_name_are_durable_together(
     assert happened == ["link", "sync", "sync folder"]
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"x"]
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o600
+
+
+def test_a_file_that_cannot_be_made_durable_is_nobody_s_and_says_so_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "Sync", FailingSync)
+    part = PartFile(tmp_path)
+    part.write(b"whole")
+    part.name_by_content(tmp_path / "file")
+    for _ in range(2):
+        with pytest.raises(OSError, match="No space"):
+            part.make_durable()
+    part.discard()
+    assert (tmp_path / "file").read_bytes() == b""
+
+
+def test_a_file_that_is_given_up_is_closed_only_after_its_syncs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    happened: list[str] = []
+    monkeypatch.setattr(files.Sync, "wait", lambda _: happened.append("waited"))
+    close = os.close
+    monkeypatch.setattr(files.os, "close", lambda descriptor: (happened.append("closed"), close(descriptor)))
+    part = PartFile(tmp_path)
+    part.write(b"whole")
+    part.name_by_content(tmp_path / "file")
+    part.discard()
+    assert happened == ["waited", "waited", "closed", "closed"]
 
 
 def test_of_a_file_without_a_name_a_process_that_ends_leaves_nothing(tmp_path: Path) -> None:
@@ -128,7 +169,8 @@ def test_a_file_system_that_knows_no_files_without_names_gives_them_one(
     part = PartFile(tmp_path, unnamed=True)
     part.write(b"x")
     assert [path.suffix for path in tmp_path.iterdir()] == [".part"]
-    part.keep_by_content(tmp_path / "file")
+    part.name_by_content(tmp_path / "file")
+    part.make_durable()
     part.discard()
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
@@ -162,7 +204,8 @@ def test_a_file_system_without_links_keeps_files_named_by_their_content(
     monkeypatch.setattr(files.os, "link", refuse)
     part = PartFile(tmp_path, unnamed=True)
     part.write(b"x")
-    part.keep_by_content(tmp_path / "file")
+    part.name_by_content(tmp_path / "file")
+    part.make_durable()
     part.discard()
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"x"]
 

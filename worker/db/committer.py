@@ -14,8 +14,9 @@ Change = Callable[[Connection], None]
 class _Ticket:
     """A change that waits, and what became of it."""
 
-    def __init__(self, change: Change) -> None:
+    def __init__(self, change: Change, provided: Callable[[], None]) -> None:
         self.change = change
+        self.provided = provided
         self.is_done = False
         self.error: Exception | None = DatabaseUnavailable("The transaction was broken off.")
 
@@ -29,9 +30,17 @@ class Committer:
         self._guard = Lock()
         self._turn = Lock()
 
-    def commit(self, change: Change) -> None:
-        """Make a change; returning means that it is committed. What it raises itself concerns no other thread's change."""
-        ticket = _Ticket(change)
+    def commit(self, change: Change, *, provided: Callable[[], None]) -> None:
+        """Make a change; returning means that it is committed. What it raises itself concerns no other thread's change.
+
+        Parameters
+        ----------
+        change
+            Is made in an open transaction, perhaps a second time in another one.
+        provided
+            Waits for what must be true before the change is committed, or raises what keeps it from that; called like `change`.
+        """
+        ticket = _Ticket(change, provided)
         with self._guard:
             self._waiting.append(ticket)
         with self._turn:
@@ -47,6 +56,8 @@ class Committer:
             with self._write() as connection:
                 for ticket in tickets:
                     ticket.change(connection)
+                for ticket in tickets:
+                    ticket.provided()
             for ticket in tickets:
                 ticket.error = None
         except Exception as error:  # noqa: BLE001  the boundary between the threads: each gets its own

@@ -69,15 +69,20 @@ class Database:
         with self._translated(), self.engine.connect().execution_options(cxr_write=True) as connection, connection.begin():
             yield connection
 
-    def write_with_others(self, change: Callable[[Connection], None]) -> None:
+    def write_with_others(self, change: Callable[[Connection], None], *, provided: Callable[[], None]) -> None:
         """Change as in `write`, in one transaction with what other threads ask for meanwhile: they share one sync of the disk.
+
+        Parameters
+        ----------
+        change, provided
+            As of `worker.db.committer.Committer.commit`.
 
         Raises
         ------
         DatabaseUnavailable
             As of `write`.
         """
-        self._committer.commit(change)
+        self._committer.commit(change, provided=provided)
 
     @contextmanager
     def hold(self) -> Iterator[Connection]:

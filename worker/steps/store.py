@@ -14,6 +14,7 @@ from worker.values import StoredFile
 
 FOLDER = Path("received")
 _MOST_SPARES = 8
+_LONG_BYTES = 1024 * 1024
 
 
 class SpareFiles:
@@ -53,7 +54,7 @@ class IncomingObject:
 
     def __init__(self, request: StoreRequest, files: "SpareFiles", *, receiver: str) -> None:
         self.request = request
-        self._size = 0
+        self.size = 0
         self._head = bytearray()
         self._checksum = Checksum()
         header = file_header(request, receiver=receiver)
@@ -69,7 +70,7 @@ class IncomingObject:
         """Take the next bytes of the data set."""
         self._checksum.update(fragment)
         self._part.write(fragment)
-        self._size += len(fragment)
+        self.size += len(fragment)
         if len(self._head) < PREFIX_BYTES:
             self._head += fragment[: PREFIX_BYTES - len(self._head)]
 
@@ -91,11 +92,21 @@ class IncomingObject:
         """Where it belongs on disk. The same data set has the same place, whoever sends it and however often."""
         self._part.write_out()
         sha256 = self._checksum.hexdigest()
-        return StoredFile(path=Path(f"{FOLDER}/{sha256[:2]}/{sha256}.dcm"), sha256=sha256, size=self._size)
+        return StoredFile(path=Path(f"{FOLDER}/{sha256[:2]}/{sha256}.dcm"), sha256=sha256, size=self.size)
 
     def keep_as(self, path: Path) -> None:
-        """Make it durable under its name."""
-        self._part.keep_by_content(path)
+        """Give it its name, and begin to make it durable."""
+        self._part.name_by_content(path)
+
+    def make_durable(self) -> None:
+        """Wait until it is durable under its name.
+
+        Raises
+        ------
+        OSError
+            It is not; the sender must be told 0xA700.
+        """
+        self._part.make_durable()
 
     def discard(self) -> None:
         """Leave nothing of it, unless it was kept."""
@@ -123,11 +134,15 @@ def is_undamaged(path: Path, file: StoredFile) -> bool:
 
 
 def store(incoming: IncomingObject, path: Path) -> None:
-    """Make an object that has arrived whole durable, under the name that tells its content.
+    """Give an object that has arrived whole the name that tells its content, and begin to make it durable.
+
+    Of one that is long the end is waited for here: where its row is to be committed, those of others wait with it.
 
     Raises
     ------
     OSError
-        It could not be made durable; the sender must be told 0xA700.
+        It could not be named, or not be made durable; the sender must be told 0xA700.
     """
     incoming.keep_as(path)
+    if incoming.size >= _LONG_BYTES:
+        incoming.make_durable()
