@@ -1,7 +1,7 @@
 """The sending end: C-ECHO, and C-STORE of files, as they lie on disk wherever the peer takes that (PS3.4 annexes A and B)."""
 
 import ssl
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,8 +57,18 @@ def echo(peer: Peer, *, calling_ae_title: str, tls: ssl.SSLContext | None = None
         raise PeerRefused(f"C-ECHO was answered 0x{status:04X}.")
 
 
+def whatever_comes(_path: Path) -> bool:
+    """Nothing is taken back while it waits for its turn."""
+    return True
+
+
 def send(
-    peer: Peer, paths: Sequence[Path], *, calling_ae_title: str, tls: ssl.SSLContext | None = None
+    peer: Peer,
+    paths: Sequence[Path],
+    *,
+    calling_ae_title: str,
+    tls: ssl.SSLContext | None = None,
+    is_wanted: Callable[[Path], bool] = whatever_comes,
 ) -> Iterator[StoreOutcome]:
     """Send files over one association, over TLS where a context is given, proposing only what is sent.
 
@@ -66,7 +76,8 @@ def send(
     with the same values, where the peer takes only that; what is compressed goes as it is or not at all.
 
     Yields one outcome for each path: first those that cannot be read, then the others in order, each as soon as it is known.
-    An association that breaks gives the rest of the files the same error. Warning statuses mean stored.
+    An association that breaks gives the rest of the files the same error. Warning statuses mean stored. `is_wanted` is asked
+    when a file's turn comes: one that was taken back since is passed over, and yields nothing.
     """
     outgoing = []
     for path in paths:
@@ -81,9 +92,10 @@ def send(
     try:
         with associate(peer, contexts, calling_ae_title=calling_ae_title, tls=tls) as association:
             for file in outgoing:
-                outcome = _store(association, file)
+                outcome = StoreOutcome(path=file.path, error=_store(association, file)) if is_wanted(file.path) else None
                 done += 1
-                yield StoreOutcome(path=file.path, error=outcome)
+                if outcome is not None:
+                    yield outcome
     except ObjectRefused:
         yield from (StoreOutcome(path=file.path, error=_not_taken(file)) for file in outgoing[done:])
     except DicomError as error:

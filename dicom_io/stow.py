@@ -3,7 +3,7 @@
 import json
 import secrets
 import ssl
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -17,7 +17,7 @@ from urllib3.util import Retry, Timeout
 from dicom_io.errors import AssociationRejected, DicomError, ObjectRefused, PeerBusy, PeerRefused, PeerUnreachable
 from dicom_io.handshake import explain
 from dicom_io.http_watch import Watch
-from dicom_io.sender import StoreOutcome
+from dicom_io.sender import StoreOutcome, whatever_comes
 from dicom_io.status import means_later, means_never, means_stored
 
 CONNECT_SECONDS = 5.0
@@ -86,14 +86,16 @@ def greet_service(peer: WebPeer) -> None:
         raise PeerUnreachable(f"{peer.url} answered {status}: it is away.")
 
 
-def send_to_service(peer: WebPeer, paths: Sequence[Path]) -> Iterator[StoreOutcome]:
-    """Send files; yields one outcome for each, in order.
+def send_to_service(
+    peer: WebPeer, paths: Sequence[Path], *, is_wanted: Callable[[Path], bool] = whatever_comes
+) -> Iterator[StoreOutcome]:
+    """Send files; yields one outcome for each that is still wanted when its turn comes, in order.
 
     What keeps one from being sent keeps the rest from it too, and so does a service that asks not to be tried again for a time.
     """
     with _line(peer) as line:
         away: DicomError | None = None
-        for path in paths:
+        for path in filter(is_wanted, paths):
             outcome: DicomError | None = away
             if away is None:
                 outcome = _store(line, path)

@@ -239,7 +239,7 @@ def deliver_reports(destination: Destination, parts: Parts) -> int:
     if not due:
         return 0
     kept = 0
-    for delivery, outcome in deliver(due, destination, parts.settings):
+    for delivery, outcome in deliver(due, destination, parts.settings, is_wanted=partial(is_wanted, parts=parts)):
         now = parts.clock()
         parts.metrics.sent(destination.name, outcome.error)
         if outcome.error is not None:
@@ -254,6 +254,12 @@ def deliver_reports(destination: Destination, parts: Parts) -> int:
                 log.info("destination.takes", destination=destination.name, count=released)
     log.info("reports.delivered", destination=destination.name, count=kept)
     return kept
+
+
+def is_wanted(delivery: DueDelivery, parts: Parts) -> bool:
+    """Whether nothing took a report back while it waited for those before it."""
+    with parts.database.read() as connection:
+        return delivering.is_wanted(connection, delivery)
 
 
 def deliver_later(delivery: DueDelivery, error: DicomError, destination: Destination, parts: Parts) -> None:

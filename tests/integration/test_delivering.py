@@ -1,7 +1,7 @@
 """The rules of delivering: what waits for how long, and what a destination that is away, mute or refusing does to others."""
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -14,6 +14,7 @@ from dicom_io import requestor
 from tests.conftest import TestDatabase
 from tests.factories import PATIENT, make_dx, make_study, study_uid
 from tests.fakes import FakeClock, FakeEngine, FakePacs, Site, fake_pacs, free_port, make_site, model_identity
+from tests.integration.test_stow import service
 from tests.servers import wait_for
 from worker import schedule
 from worker.commitment import resume_deliveries
@@ -283,6 +284,41 @@ def test_the_reports_of_many_studies_go_over_one_association(database: Database,
     site.settle()
     assert site.deliver() == 6
     assert len(pacs.calling_ae_titles) == 1
+
+
+class Noting(list[Any]):
+    """A list that has something done at its first entry."""
+
+    def __init__(self, then: Callable[[], None]) -> None:
+        super().__init__()
+        self._then = then
+
+    def append(self, entry: Any) -> None:
+        super().append(entry)
+        if len(self) == 1:
+            self._then()
+
+
+@pytest.mark.parametrize("kind", ["dicom", "web"])
+def test_a_report_that_is_taken_back_while_another_one_is_sent_does_not_go_out(
+    database: Database, tmp_path: Path, kind: str
+) -> None:
+    def take_back() -> None:
+        site.receive(*make_study("two", patient=replace(PATIENT, patient_id="TEST-0002"))[1:])
+
+    with fake_pacs() as pacs, service() as web:
+        destination = pacs.destination(outputs=("sr",))
+        if kind == "web":
+            destination = Destination(name="pacs", url=web.url, outputs=("sr",))
+        site = make_site(database, tmp_path / "var", destinations=(destination,))
+        for name in ("one", "two"):
+            site.receive(*make_study(name, views=("PA",)))
+        site.settle()
+        pacs.received = Noting(take_back)
+        web.bodies = Noting(take_back)
+        assert site.deliver() == 1
+        assert len(pacs.received) + len(web.bodies) == 1
+    assert (_delivery(site, "one")[0], _delivery(site, "two")[0]) == ("delivered", "superseded")
 
 
 def test_what_was_taken_back_for_another_patients_image_is_not_sent_by_hand_either(away: Site) -> None:

@@ -247,7 +247,7 @@ def _sent(site: Site, url: str, **changes: object) -> DicomError | None:
     """What becomes of a study's report at a service."""
     with site.database.read() as connection:
         waiting = delivering.due(connection, "web", now=site.clock(), data_dir=site.parts.data_dir)
-    ((_, outcome),) = deliver(waiting, _destination(url, **changes), site.parts.settings)
+    ((_, outcome),) = deliver(waiting, _destination(url, **changes), site.parts.settings, is_wanted=lambda _: True)
     return outcome.error
 
 

@@ -48,6 +48,12 @@ def due(
     return _read(connection, chosen, data_dir)
 
 
+def is_wanted(connection: Connection, delivery: DueDelivery) -> bool:
+    """Whether it is still to be sent: nothing took its report back, and it did not end otherwise."""
+    state = connection.execute(select(deliveries.c.state).where(deliveries.c.id == delivery.id)).scalar()
+    return state is not None and DeliveryState(state) not in ENDED
+
+
 def probe(connection: Connection, destination: str, *, now: datetime, data_dir: Path) -> list[DueDelivery]:
     """What to send a destination to see whether it takes again what it was reached with and did not take: one, or nothing yet.
 

@@ -2,6 +2,7 @@
 
 import ssl
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from urllib3.util import make_headers
 
@@ -21,15 +22,30 @@ def peer_of(destination: Destination) -> Peer:
     return Peer(ae_title=destination.ae_title, host=destination.host, port=destination.port)
 
 
-def deliver(due: list[DueDelivery], destination: Destination, settings: Settings) -> Iterator[tuple[DueDelivery, StoreOutcome]]:
-    """Send reports in the order given; answer what became of each as soon as it is known."""
+def deliver(
+    due: list[DueDelivery], destination: Destination, settings: Settings, *, is_wanted: Callable[[DueDelivery], bool]
+) -> Iterator[tuple[DueDelivery, StoreOutcome]]:
+    """Send reports in the order given; answer what became of each as soon as it is known.
+
+    `is_wanted` is asked right before each is sent; of one that is not any more nothing is answered.
+    """
     by_path = {delivery.path: delivery for delivery in due}
+
+    def is_path_wanted(path: Path) -> bool:
+        return is_wanted(by_path[path])
+
     try:
         if destination.url:
-            outcomes = send_to_service(_service(destination, settings), list(by_path))
+            outcomes = send_to_service(_service(destination, settings), list(by_path), is_wanted=is_path_wanted)
         else:
             tls = _tls(destination, settings)
-            outcomes = send(peer_of(destination), list(by_path), calling_ae_title=settings.dicom.ae_title, tls=tls)
+            outcomes = send(
+                peer_of(destination),
+                list(by_path),
+                calling_ae_title=settings.dicom.ae_title,
+                tls=tls,
+                is_wanted=is_path_wanted,
+            )
     except PeerUnavailable as error:
         for path, delivery in by_path.items():
             yield delivery, StoreOutcome(path=path, error=error)
