@@ -18,9 +18,10 @@ from tests.conftest import TestDatabase
 from tests.factories import make_dx
 from tests.fakes import make_site
 from tests.fuzz.pdu import RELEASE_RQ
-from tests.integration.test_limits import connected, data_pdu, send_raw, store_command
+from tests.integration.test_limits import data_pdu, send_raw, store_command
 from tests.integration.test_listener import SETTINGS, Inbox, associated, listening
 from tests.servers import wait_for
+from tests.strangers import connected, rejection
 from worker.db import events
 from worker.receivers import receiver
 from worker.reception import Reception
@@ -185,12 +186,8 @@ def test_who_is_idle_is_no_event_and_who_breaks_off_all_day_fills_no_record(
 @pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
 def test_which_title_was_called_stands_in_the_log_and_the_record(test_database: TestDatabase, tmp_path: Path) -> None:
     site = make_site(test_database.opened, tmp_path, dicom=DicomSettings(port=0, called_ae_titles=("CXRWORKER",)))
-    with (
-        capture_logs() as said,
-        receiver(site.parts, arrived=lambda: None) as listener,
-        associated(listener.port, called="CXRWORK") as assoc,
-    ):
-        assert assoc.is_rejected
+    with capture_logs() as said, receiver(site.parts, arrived=lambda: None) as listener:
+        assert rejection(listener.port, called="CXRWORK") == (1, 1, 7)
     (line,) = [line for line in said if line["event"] == "association.rejected"]
     assert (line["called_ae_title"], line["reason_code"]) == ("CXRWORK", "called_ae")
     assert "its called AE title is not ours" in line["why"]

@@ -5,8 +5,7 @@ import os
 import resource
 import socket
 import struct
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
 from ipaddress import ip_network
 from pathlib import Path
@@ -35,33 +34,10 @@ from tests.factories import make_dx
 from tests.fakes import make_site, request_for
 from tests.integration.test_listener import SETTINGS, Inbox, associated, listening
 from tests.servers import wait_for
+from tests.strangers import abort_reason, connected, rejection
 from worker.db import events
 from worker.receivers import receiver
 from worker.settings import DicomSettings
-
-ABORTED_BY_PROVIDER = 2
-
-
-@contextmanager
-def connected(port: int) -> Iterator[socket.socket]:
-    with socket.create_connection(("127.0.0.1", port)) as connection:
-        connection.settimeout(20)
-        yield connection
-
-
-def abort_reason(connection: socket.socket) -> int:
-    """The reason of the A-ABORT that comes next; the connection is closed behind it."""
-    pdu = b"".join(iter(lambda: connection.recv(100), b""))
-    assert pdu[:6] == b"\x07\x00\x00\x00\x00\x04", pdu
-    assert pdu[8] == ABORTED_BY_PROVIDER
-    return pdu[9]
-
-
-def rejection(port: int, **titles: str) -> tuple[int, int, int]:
-    with associated(port, **titles) as assoc:
-        assert assoc.is_rejected
-        answer = assoc.acceptor.primitive
-        return answer.result, answer.result_source, answer.diagnostic
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,7 @@ from tests.factories import dicom_folder, make_dx, study_uid, write
 from tests.fakes import SentRequest, encoded, make_site
 from tests.requirements import need
 from tests.servers import wait_for
+from tests.strangers import rejection
 from worker.db import events
 from worker.errors import ConfigurationError
 from worker.receivers import receiver
@@ -201,8 +202,7 @@ def test_a_private_storage_class_is_kept_too() -> None:
 def test_a_calling_title_that_is_not_listed_is_rejected_and_one_that_is_is_not() -> None:
     settings, inbox = replace(SETTINGS, calling_ae_titles=("XRAY1",)), Inbox()
     with listening(inbox, settings) as listener:
-        with associated(listener.port, calling="STRANGER") as assoc:
-            assert assoc.is_rejected
+        assert rejection(listener.port, calling="STRANGER") == (1, 1, 3)
         wait_for(lambda: inbox.rejected_callers, "the word of the rejection")
         assert inbox.rejected_callers == [("STRANGER", "127.0.0.1", "calling_ae")]
         with associated(listener.port, calling="XRAY1") as assoc:
@@ -211,9 +211,9 @@ def test_a_calling_title_that_is_not_listed_is_rejected_and_one_that_is_is_not()
 
 def test_associations_over_the_limit_are_rejected_and_taken_when_one_ends() -> None:
     with listening(Inbox(), replace(SETTINGS, places=Places(1))) as listener:
-        with associated(listener.port) as first, associated(listener.port) as second:
+        with associated(listener.port) as first:
             assert first.is_established
-            assert second.is_rejected
+            assert rejection(listener.port) == (2, 3, 2)
 
         def taken() -> bool:
             with associated(listener.port) as third:

@@ -3,8 +3,7 @@
 import socket
 import ssl
 import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
 from ipaddress import ip_network
 from pathlib import Path
@@ -13,31 +12,22 @@ from threading import Event
 import pytest
 
 from dicom_io.keeper import Caller
-from dicom_io.negotiation import VERIFICATION
 from dicom_io.places import Places
 from dicom_io.sender import echo
 from dicom_io.values import Peer
 from dicom_io.wire import AbortReason, Patience
 from tests.certificates import Authority
 from tests.fuzz import pdu
-from tests.integration.test_limits import abort_reason
 from tests.integration.test_listener import SETTINGS, Inbox, listening
 from tests.integration.test_tls_listener import client
 from tests.servers import wait_for
+from tests.strangers import REQUEST, abort_reason, connected
 
-REQUEST = pdu.associate_rq([(1, VERIFICATION, ["1.2.840.10008.1.2"])])
 ACCEPTANCE, REJECTION = b"\x02", b"\x03"
 OTHERS = "127.0.0.2"
 HALF_A_HANDSHAKE = b"\x16\x03\x01\x02\x00\x01"
 
 pytestmark = pytest.mark.usefixtures("many_descriptors")
-
-
-@contextmanager
-def connected(port: int, address: str = "127.0.0.1") -> Iterator[socket.socket]:
-    with socket.create_connection(("127.0.0.1", port), source_address=(address, 0)) as connection:
-        connection.settimeout(20)
-        yield connection
 
 
 def verify(port: int) -> None:
