@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -101,6 +102,37 @@ def test_a_file_whose_bytes_changed_on_disk_is_replaced_when_its_object_is_sent_
     assert site.received_files() == [path]
     assert path.read_bytes() == before
     assert len(site.study(study_uid())["images"]) == 1
+
+
+@pytest.mark.parametrize("left", [None, 1000])
+def test_a_study_whose_file_was_lost_or_damaged_before_it_was_analysed_is_analysed_when_it_is_sent_again(
+    site: Site, left: int | None
+) -> None:
+    site.receive(make_dx())
+    (path,) = site.received_files()
+    if left is None:
+        path.unlink()
+    else:
+        os.truncate(path, left)
+    site.settle()
+    assert site.study(study_uid())["state"] == ("ready" if left is None else "not_analysed")
+    site.receive(make_dx())
+    site.settle()
+    assert site.study(study_uid())["state"] == "reported"
+    assert "restored" in site.events(study_uid())
+
+
+def test_a_study_that_was_reported_and_whose_file_is_restored_is_not_reported_twice(connected: Site, pacs: FakePacs) -> None:
+    connected.receive(make_dx())
+    connected.settle()
+    assert connected.deliver() == 1
+    (path,) = connected.received_files()
+    os.truncate(path, 1000)
+    connected.receive(make_dx())
+    connected.settle()
+    assert connected.deliver() == 0
+    assert connected.study(study_uid())["state"] == "delivered"
+    assert len(pacs.received) == 1
 
 
 def test_other_content_under_the_same_uid_is_kept_beside_and_flagged(site: Site) -> None:

@@ -36,13 +36,17 @@ def add_arrival(connection: Connection, arrival: Arrival) -> None:
     """Enter an object: the study if it is new, the instance unless its bytes are known, and the study reopened.
 
     Bytes that are known and were replaced since take their turn again: what the sender sent last counts. So do those whose
-    file was gone.
+    file was gone. The newest ones come here again only where their file was missing or damaged, which may have decided what
+    became of the study.
     """
     identity, file = arrival.identity, arrival.file
     before = _hold_study(connection, identity.study_uid) or _open_study(connection, arrival)
     study_id = before.id
     ((newest, is_known, turn),) = _KNOWN(connection, sop_instance_uid=identity.sop_instance_uid)
     if newest == file.sha256:
+        if before.state != StudyState.ARRIVING:  # else another sender's came just before
+            events.add(connection, "restored", at=arrival.at, study_id=study_id, detail="A stored file was missing or damaged.")
+            _reopen(connection, before, arrival)
         return
     added = _ADD(
         connection,
