@@ -3,6 +3,8 @@
 import ctypes
 import errno
 import os
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
 _SIGEV_NONE = 1
@@ -24,9 +26,18 @@ class _Control(ctypes.Structure):
     )
 
 
-# What returns at once keeps Python's lock: to give it away and take it again would cost more. To wait gives it away.
-_at_once: Final = ctypes.PyDLL(None, use_errno=True)
-_waiting: Final = ctypes.CDLL(None, use_errno=True)
+def _find(names: Sequence[str | None]) -> tuple[ctypes.PyDLL, ctypes.CDLL] | None:
+    """The library that has it, twice: what returns at once keeps Python's lock, which costs less; to wait gives it away."""
+    for name in names:
+        with suppress(OSError, AttributeError):
+            at_once = ctypes.PyDLL(name)
+            at_once.aio_fsync  # noqa: B018  it raises where the library has none
+            return at_once, ctypes.CDLL(name)
+    return None
+
+
+_library: Final = _find((None, "librt.so.1"))
+"""glibc has it beside the rest since 2.34. None: syncs are done where they are waited for."""
 
 
 class Sync:
@@ -42,7 +53,8 @@ class Sync:
 
     def begin(self) -> None:
         """Let it go on from now on; where the system has no thread for it, `wait` does all of it."""
-        self._is_under_way = _at_once.aio_fsync(os.O_SYNC, self._pointer) == 0
+        if _library is not None:
+            self._is_under_way = _library[0].aio_fsync(os.O_SYNC, self._pointer) == 0
 
     def wait(self) -> None:
         """Return when it is durable. To ask again gives the same answer, which the kernel would not.
@@ -62,11 +74,12 @@ class Sync:
             raise self._error
 
     def _end(self) -> None:
-        if not self._is_under_way:
+        if _library is None or not self._is_under_way:
             os.fsync(self._descriptor)
             return
-        while (failure := _at_once.aio_error(self._pointer)) == errno.EINPROGRESS:
-            _waiting.aio_suspend(self._waited_for, 1, None)
-        _at_once.aio_return(self._pointer)
+        at_once, waiting = _library
+        while (failure := at_once.aio_error(self._pointer)) == errno.EINPROGRESS:
+            waiting.aio_suspend(self._waited_for, 1, None)
+        at_once.aio_return(self._pointer)
         if failure:
             raise OSError(failure, os.strerror(failure))

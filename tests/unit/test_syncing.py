@@ -35,16 +35,30 @@ def test_what_the_kernel_answers_is_raised_each_time_it_is_asked_for() -> None:
     os.close(writing)
 
 
+def test_the_c_library_here_has_it() -> None:
+    assert syncing._library is not None  # noqa: SLF001  else all else here would be of the way without it
+
+
+def test_a_library_that_is_not_there_is_passed_over() -> None:
+    assert syncing._find(("libnothing.so.7",)) is None  # noqa: SLF001  no function for it alone
+    assert syncing._find(("libnothing.so.7", None)) is not None  # noqa: SLF001
+
+
+def test_a_library_without_it_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(syncing.ctypes, "PyDLL", lambda _: object())
+    assert syncing._find((None,)) is None  # noqa: SLF001
+
+
+@pytest.mark.parametrize("library", ["busy", "none"])
 def test_where_the_library_takes_no_more_it_is_done_when_it_is_waited_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: str
 ) -> None:
     synced: list[int] = []
     monkeypatch.setattr(syncing.os, "fsync", synced.append)
     with (tmp_path / "file").open("wb") as file:
-        with monkeypatch.context() as busy:
-            busy.setattr(syncing, "_at_once", _Busy())
-            sync = Sync(file.fileno())
-            sync.begin()
+        monkeypatch.setattr(syncing, "_library", (_Busy(), None) if library == "busy" else None)
+        sync = Sync(file.fileno())
+        sync.begin()
         assert synced == []
         sync.wait()
         sync.wait()
