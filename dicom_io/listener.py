@@ -164,13 +164,15 @@ class Listener:
     # what the thread of an association does
 
     def _serve(self, connection: socket.socket, caller: Caller, request: bytes) -> None:
-        """An association from its request to its end, and what is told of that."""
+        """An association from its request to its end, and what is told of that: by itself, however many strangers there are."""
         try:
             ending = self._associate(connection, caller, request)
             self._places.leave(caller)
             connection.close()
             if ending is not None:
-                self._will_tell(partial(self._answerers.keeper.aborted, caller, ending.reason, ending.words))
+                self._answerers.keeper.aborted(caller, ending.reason, ending.words)
+        except Exception:
+            log.exception("What became of a caller could not be told.")
         finally:
             self._leave(connection)
 

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from itertools import takewhile
 from logging import getLogger
@@ -168,17 +169,31 @@ class Lobby:
         with self._selector as selector, self._listening:
             while not self._closing:
                 for key, _ in selector.select(_TICK_SECONDS):
-                    try:
-                        self._attend(key.data)
-                    except Exception:  # what one of them does must end no other
-                        log.exception("A connection ended by an error of ours.")
-                        self._give_up(key.data)
+                    self._guard(key.data, partial(self._attend, key.data))
                 overdue = monotonic() - self._rules.stall_seconds
                 for guest in [late for row in self._rows for late in row.since_before(overdue)]:
-                    self._lose(guest, self._ending_of(guest, TimeoutError()))
+                    self._guard(guest, partial(self._lose, guest, self._ending_of(guest, TimeoutError())))
             for guest in [each for row in self._rows for each in row.everybody()]:
                 self._leave(guest)
                 guest.connection.close()
+
+    def _guard(self, guest: _Guest | None, attend: Callable[[], None]) -> None:
+        """The boundary of what goes wrong over one connection: it must end no other."""
+        try:
+            attend()
+        except Exception:
+            log.exception("A connection ended by an error of ours.")
+            if guest is not None:
+                self._give_up(guest)
+
+    def _give_up(self, guest: _Guest) -> None:
+        try:
+            if guest.descriptor >= 0:
+                self._lose(guest, ERROR)
+        except Exception:  # where memory is short there may be none to tell of it either
+            log.exception("What became of a connection could not be told.")
+        finally:
+            guest.connection.close()
 
     def _attend(self, guest: _Guest | None) -> None:
         if guest is None:
@@ -257,16 +272,9 @@ class Lobby:
             self._lose(other, CROWDED)
 
     def _leave(self, guest: _Guest) -> None:
-        self._selector.unregister(guest.descriptor)
-        guest.descriptor = -1
+        descriptor, guest.descriptor = guest.descriptor, -1
         guest.row.remove(guest)
-
-    def _give_up(self, guest: _Guest | None) -> None:
-        if guest is None:  # none had been taken yet
-            return
-        if guest.descriptor >= 0:
-            self._lose(guest, ERROR)
-        guest.connection.close()
+        self._selector.unregister(descriptor)
 
     def _lose(self, guest: _Guest, ending: Ending) -> None:
         self._leave(guest)
