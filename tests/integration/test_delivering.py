@@ -6,7 +6,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -20,6 +20,7 @@ from worker import schedule
 from worker.commitment import resume_deliveries
 from worker.db import delivering, listing, studies
 from worker.db.database import Database
+from worker.errors import DatabaseUnavailable
 from worker.pipeline import Parts
 from worker.schedule import Schedule
 from worker.settings import Destination, Settings
@@ -319,6 +320,35 @@ def test_a_report_that_is_taken_back_while_another_one_is_sent_does_not_go_out(
         assert site.deliver() == 1
         assert len(pacs.received) + len(web.bodies) == 1
     assert (_delivery(site, "one")[0], _delivery(site, "two")[0]) == ("delivered", "superseded")
+
+
+@pytest.mark.parametrize("kind", ["dicom", "web"])
+def test_a_database_that_cannot_say_what_was_taken_back_is_no_failure_of_the_destination_s(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    def away(*_: object) -> NoReturn:
+        raise DatabaseUnavailable("away")
+
+    with fake_pacs() as pacs, service() as web:
+        destination = pacs.destination(outputs=("sr",))
+        if kind == "web":
+            destination = Destination(name="pacs", url=web.url, outputs=("sr",))
+        site = make_site(database, tmp_path / "var", destinations=(destination,))
+        for name in ("one", "two", "three"):
+            site.receive(*make_study(name, views=("PA",)))
+        site.settle()
+        with monkeypatch.context() as broken:
+            told = Noting(lambda: broken.setattr(delivering, "is_wanted", away))
+            pacs.received = web.bodies = told
+            with pytest.raises(DatabaseUnavailable):
+                site.deliver()
+        assert len(told) == 1
+        assert sorted((row["state"], row["attempts"], row["last_error"]) for row in _listed(site)) == [
+            ("delivered", 1, None),
+            ("pending", 0, None),
+            ("pending", 0, None),
+        ]
+        assert site.deliver() == 2
 
 
 def test_what_was_taken_back_for_another_patients_image_is_not_sent_by_hand_either(away: Site) -> None:

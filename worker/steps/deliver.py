@@ -11,7 +11,7 @@ from dicom_io.errors import PeerUnavailable, PeerUnreachable
 from dicom_io.sender import StoreOutcome, echo, send
 from dicom_io.stow import WebPeer, greet_service, send_to_service
 from dicom_io.values import Peer
-from worker.errors import ConfigurationError
+from worker.errors import ConfigurationError, DatabaseUnavailable
 from worker.settings import Destination, Settings
 from worker.tls import client_context, service_context
 from worker.values import DueDelivery
@@ -28,11 +28,22 @@ def deliver(
     """Send reports in the order given; answer what became of each as soon as it is known.
 
     `is_wanted` is asked right before each is sent; of one that is not any more nothing is answered.
+
+    Raises
+    ------
+    DatabaseUnavailable
+        `is_wanted` could not say; nothing was sent from there on.
     """
     by_path = {delivery.path: delivery for delivery in due}
 
+    failures: list[DatabaseUnavailable] = []
+
     def is_path_wanted(path: Path) -> bool:
-        return is_wanted(by_path[path])
+        try:
+            return not failures and is_wanted(by_path[path])
+        except DatabaseUnavailable as error:  # no failure of the destination's: the others stay due
+            failures.append(error)
+            return False
 
     try:
         if destination.url:
@@ -52,6 +63,8 @@ def deliver(
         return
     for outcome in outcomes:
         yield by_path[outcome.path], outcome
+    if failures:
+        raise failures[0]
 
 
 def ask(
