@@ -32,7 +32,9 @@ class GeneralStatus(IntEnum):
     RESOURCE_LIMITATION = 0x0213
 
 
-_TRANSIENT_ERRNO = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EROFS})
+_TRANSIENT_ERRNO = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EROFS, errno.EXDEV, errno.ESTALE}
+)
 
 
 def is_transient(error: BaseException) -> bool:

@@ -1,6 +1,7 @@
 """Small honest stand-ins for what surrounds the path: a clock, an engine, a PACS, and a worker put together from them."""
 
 import hashlib
+import os
 import socket
 import ssl
 from collections.abc import Callable, Iterator, Sequence
@@ -10,9 +11,10 @@ from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from pathlib import Path
 from time import monotonic, sleep
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
@@ -30,6 +32,7 @@ from worker.pipeline import Parts
 from worker.reception import Reception
 from worker.settings import Destination, Settings
 from worker.steps.select import newest_contents, refused, select
+from worker.syncing import Sync
 from worker.values import Answer, ImageOutcome, InstanceId, ModelIdentity, ReadyStudy, StoredInstance, StudyOutcome, Unanswered
 
 NOON = datetime(2031, 5, 20, 12, 0, tzinfo=UTC)
@@ -226,6 +229,17 @@ def make_site(database: Database, data_dir: Path, *, destinations: tuple[Destina
     return Site(
         parts=Parts(settings=settings, database=database, clock=clock, engine=lambda: engine), clock=clock, engine=engine
     )
+
+
+def fail_syncs(patch: pytest.MonkeyPatch, number: int) -> None:
+    """Have every sync of a received file end with an error, as the kernel tells of it."""
+    wait = Sync.wait
+
+    def fails(sync: Sync, seconds: float | None = None) -> NoReturn:
+        wait(sync, seconds)
+        raise OSError(number, os.strerror(number))
+
+    patch.setattr(Sync, "wait", fails)
 
 
 @dataclass

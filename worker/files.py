@@ -93,6 +93,7 @@ class PartFile:
         """Make it durable, and then its name: after a crash there is the whole file or none."""
         os.fsync(self._descriptor)
         if self._name is None:
+            make_folder(Path(self._folder))  # it may have gone since the file was made
             name = _part_name(self._folder)
             _give_name(self._descriptor, name)
             self._name = name
@@ -118,25 +119,34 @@ class PartFile:
         for sync in self._syncs:
             sync.begin()
 
-    def make_durable(self) -> None:
+    def make_durable(self, seconds: float | None = None) -> None:
         """Wait until what has a name is durable, and the name. An error says so each time, and leaves an empty file.
+
+        Parameters
+        ----------
+        seconds
+            How long to wait for the disk; None: for as long as it takes.
 
         Raises
         ------
         OSError
             It is not durable.
+        worker.syncing.NotYet
+            It is not known yet. Ask again.
         """
         try:
             for sync in self._syncs:
-                sync.wait()
+                sync.wait(seconds)
         except OSError:
             os.ftruncate(self._descriptor, 0)  # nobody may take it for whole; by now another's may stand under the name
             raise
 
     def discard(self) -> None:
         """Remove what was not kept."""
+        with suppress(OSError):  # also where nobody waited for it: what is not durable must not be taken for whole
+            self.make_durable()
         for sync in self._syncs:
-            with suppress(OSError):  # whoever had to know was told by `make_durable`
+            with suppress(OSError):
                 sync.wait()
         if self._folder_descriptor is not None:
             os.close(self._folder_descriptor)

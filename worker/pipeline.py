@@ -23,6 +23,7 @@ from worker.db.arrivals import Arrival
 from worker.db.database import Database
 from worker.db.studies import StudyProgress
 from worker.errors import DatabaseUnavailable
+from worker.files import sync_file
 from worker.log import traceback_of
 from worker.metrics import Metrics
 from worker.retry import MAX_ATTEMPTS, next_attempt
@@ -79,10 +80,12 @@ def receive(incoming: IncomingObject, parts: Parts) -> None:
     """
     request, file, identity = incoming.request, incoming.describe(), incoming.identify()
     whole = parts.data_dir / file.path
+    known = False
     if whole.exists():
         with parts.database.read() as connection:
             known = arrivals.is_newest(connection, sop_instance_uid=identity.sop_instance_uid, sha256=file.sha256)
         if known and is_undamaged(whole, file):
+            sync_file(whole)  # another sender's may have come just now, in place of one that was lost
             return
     store(incoming, whole)
     arrival = Arrival(
@@ -92,6 +95,7 @@ def receive(incoming: IncomingObject, parts: Parts) -> None:
         calling_ae_title=request.calling_ae_title,
         peer_address=request.peer_address,
         at=parts.clock(),
+        restored=known,
     )
     parts.database.write_with_others(partial(arrivals.add_arrival, arrival=arrival), provided=incoming.make_durable)
 

@@ -5,7 +5,8 @@ import errno
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Final
+from time import monotonic
+from typing import Any, Final
 
 _SIGEV_NONE = 1
 
@@ -26,6 +27,20 @@ class _Control(ctypes.Structure):
     )
 
 
+class _Seconds(ctypes.Structure):
+    """``struct timespec``."""
+
+    _fields_ = (("seconds", ctypes.c_long), ("nanoseconds", ctypes.c_long))
+
+
+def _timespec(seconds: float) -> Any:
+    return ctypes.byref(_Seconds(int(seconds), int(seconds % 1 * 1e9)))
+
+
+class NotYet(Exception):
+    """A sync still goes on."""
+
+
 def _find(names: Sequence[str | None]) -> tuple[ctypes.PyDLL, ctypes.CDLL] | None:
     """The library that has it, twice: what returns at once keeps Python's lock, which costs less; to wait gives it away."""
     for name in names:
@@ -38,6 +53,8 @@ def _find(names: Sequence[str | None]) -> tuple[ctypes.PyDLL, ctypes.CDLL] | Non
 
 _library: Final = _find((None, "librt.so.1"))
 """glibc has it beside the rest since 2.34. None: syncs are done where they are waited for."""
+_going_on: Final[set["Sync"]] = set()
+"""The library writes to what these hold: they stay, also where nobody came to wait for them."""
 
 
 class Sync:
@@ -54,32 +71,47 @@ class Sync:
     def begin(self) -> None:
         """Let it go on from now on; where the system has no thread for it, `wait` does all of it."""
         if _library is not None:
+            _going_on.add(self)
             self._is_under_way = _library[0].aio_fsync(os.O_SYNC, self._pointer) == 0
+            if not self._is_under_way:
+                _going_on.discard(self)
 
-    def wait(self) -> None:
+    def wait(self, seconds: float | None = None) -> None:
         """Return when it is durable. To ask again gives the same answer, which the kernel would not.
+
+        Parameters
+        ----------
+        seconds
+            How long to wait at most, where it goes on meanwhile; None: for as long as it takes.
 
         Raises
         ------
         OSError
             It could not be made durable.
+        NotYet
+            It still goes on.
         """
         if not self._is_over:
             try:
-                self._end()
+                self._end(seconds)
             except OSError as error:
                 self._error = error
             self._is_over = True
         if self._error is not None:
             raise self._error
 
-    def _end(self) -> None:
+    def _end(self, seconds: float | None) -> None:
         if _library is None or not self._is_under_way:
             os.fsync(self._descriptor)
             return
         at_once, waiting = _library
+        until = None if seconds is None else monotonic() + seconds
         while (failure := at_once.aio_error(self._pointer)) == errno.EINPROGRESS:
-            waiting.aio_suspend(self._waited_for, 1, None)
+            left = None if until is None else until - monotonic()
+            if left is not None and left <= 0:
+                raise NotYet
+            waiting.aio_suspend(self._waited_for, 1, None if left is None else _timespec(left))
         at_once.aio_return(self._pointer)
+        _going_on.discard(self)
         if failure:
             raise OSError(failure, os.strerror(failure))

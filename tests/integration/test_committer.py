@@ -12,10 +12,11 @@ from sqlalchemy import Connection, insert, select
 
 from tests.conftest import TestDatabase
 from tests.fakes import FakeClock
-from worker.db.committer import Committer
+from worker.db.committer import Committer, Condition
 from worker.db.database import Database
 from worker.db.schema import activations
 from worker.errors import DatabaseUnavailable
+from worker.syncing import NotYet
 
 AT = FakeClock()()
 
@@ -53,14 +54,14 @@ class Counted:
             yield connection
 
 
-def at_once() -> None:
+def at_once(_seconds: float | None) -> None:
     """What needs nothing to be true first."""
 
 
 def together(
     database: Database,
     changes: dict[str, Callable[[Connection], None]],
-    provided: dict[str, Callable[[], None]] | None = None,
+    provided: dict[str, Condition] | None = None,
 ) -> tuple[Counted, dict[str, Future[None]]]:
     """Commit the first change, and all others while its transaction is open."""
     counted = Counted(database)
@@ -98,7 +99,7 @@ def test_what_one_change_gets_wrong_is_raised_to_it_alone(database: Database) ->
 
 
 def test_a_change_whose_condition_fails_is_not_made_and_takes_no_other_with_it(database: Database) -> None:
-    def fails() -> None:
+    def fails(_seconds: float | None) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     names = ("one", "broken", "two")
@@ -112,10 +113,38 @@ def test_nothing_is_committed_before_every_condition_is_met(database: Database) 
     seen: list[list[str]] = []
     names = ("one", "two")
     _, done = together(
-        database, {name: entering(name) for name in names}, {name: lambda: seen.append(entered(database)) for name in names}
+        database, {name: entering(name) for name in names}, {name: lambda _: seen.append(entered(database)) for name in names}
     )
     assert [each.result() for each in done.values()] == [None, None]
     assert seen == [["first"], ["first"]]
+
+
+def test_a_condition_that_takes_long_is_waited_for_without_holding_the_database(database: Database) -> None:
+    waited: list[float | None] = []
+
+    def slow(seconds: float | None) -> None:
+        waited.append(seconds)
+        if seconds is not None:
+            raise NotYet
+        if len(waited) == 2:  # a transaction that was held now would keep this one out
+            with database.write() as connection:
+                entering("meanwhile")(connection)
+
+    Committer(database.write).commit(entering("slow"), provided=slow)
+    assert waited == [0.5, None, None]
+    assert entered(database) == ["meanwhile", "slow"]
+
+
+def test_a_condition_that_takes_long_and_fails_takes_no_other_with_it(database: Database) -> None:
+    def fails(seconds: float | None) -> None:
+        if seconds is not None:
+            raise NotYet
+        raise OSError(errno.EIO, "Input/output error")
+
+    _, done = together(database, {name: entering(name) for name in ("one", "broken")}, {"broken": fails})
+    assert isinstance(done["broken"].exception(), OSError)
+    assert done["one"].result() is None
+    assert entered(database) == ["first", "one"]
 
 
 def test_a_row_that_the_database_refuses_takes_no_other_with_it(database: Database) -> None:

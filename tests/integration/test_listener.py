@@ -37,7 +37,7 @@ from dicom_io.wire import Patience
 from dicom_io.wrap import Encoding
 from tests.conftest import TestDatabase
 from tests.factories import dicom_folder, make_dx, study_uid, write
-from tests.fakes import SentRequest, encoded, make_site
+from tests.fakes import SentRequest, encoded, fail_syncs, make_site
 from tests.requirements import need
 from tests.servers import wait_for
 from tests.strangers import rejection
@@ -45,7 +45,6 @@ from worker.db import events
 from worker.errors import ConfigurationError
 from worker.receivers import receiver
 from worker.settings import DicomSettings, Settings
-from worker.syncing import Sync
 
 SETTINGS = ListenerSettings(ae_title="CXRWORKER", host="127.0.0.1", port=0)
 
@@ -309,13 +308,10 @@ def _mismatched() -> Dataset:
 def test_refused_objects_get_their_status_are_not_kept_and_are_remembered(
     test_database: TestDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
     with receiving(test_database, tmp_path) as (site, port, arrived), associated(port) as assoc:
         assert assoc.send_c_store(_mismatched()).Status == 0xA900
         with monkeypatch.context() as broken:
-            broken.setattr(Sync, "wait", full)
+            fail_syncs(broken, errno.ENOSPC)
             assert assoc.send_c_store(make_dx()).Status == 0xA700
         assert [path.stat().st_size for path in site.received_files()] == [0], "nobody takes it for whole"
         assert arrived() == 0

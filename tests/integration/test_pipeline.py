@@ -18,13 +18,15 @@ from dicom_io.errors import InvalidReport
 from dicom_io.status import StoreStatus, status_of
 from tests.conftest import TestDatabase
 from tests.factories import PATIENT, make_dx, make_study, radiograph, study_uid
-from tests.fakes import FakePacs, Site, encoded, free_port, make_site, model_identity, request_for, take_in
+from tests.fakes import FakePacs, Site, encoded, fail_syncs, free_port, make_site, model_identity, request_for, take_in
 from worker import files, pipeline, telling
 from worker.db import analyses, delivering, schema, studies
 from worker.db.database import Database
 from worker.errors import DatabaseUnavailable
+from worker.keeping.orphans import mend
 from worker.pipeline import Parts
 from worker.settings import Destination
+from worker.steps.store import make_folders
 from worker.values import ReadyStudy, StudyId
 
 
@@ -104,22 +106,60 @@ def test_a_file_whose_bytes_changed_on_disk_is_replaced_when_its_object_is_sent_
     assert len(site.study(study_uid())["images"]) == 1
 
 
-@pytest.mark.parametrize("left", [None, 1000])
-def test_a_study_whose_file_was_lost_or_damaged_before_it_was_analysed_is_analysed_when_it_is_sent_again(
-    site: Site, left: int | None
-) -> None:
+def test_a_study_whose_file_was_damaged_before_it_was_analysed_is_analysed_when_it_is_sent_again(site: Site) -> None:
     site.receive(make_dx())
-    (path,) = site.received_files()
-    if left is None:
-        path.unlink()
-    else:
-        os.truncate(path, left)
+    os.truncate(site.received_files()[0], 1000)
     site.settle()
-    assert site.study(study_uid())["state"] == ("ready" if left is None else "not_analysed")
+    assert site.study(study_uid())["state"] == "not_analysed"
     site.receive(make_dx())
     site.settle()
     assert site.study(study_uid())["state"] == "reported"
     assert "restored" in site.events(study_uid())
+
+
+def test_an_object_that_two_senders_enter_one_after_the_other_reopens_no_study(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.receive(make_dx())
+    site.settle()
+    with monkeypatch.context() as at_the_same_time:
+        at_the_same_time.setattr(Path, "exists", lambda _: False)  # as the second one saw it
+        site.receive(make_dx())
+    assert site.study(study_uid())["state"] == "reported"
+
+
+def test_a_repetition_that_cannot_be_compared_now_is_to_be_sent_again_later(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_descriptor(_: object) -> NoReturn:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    site.receive(make_dx())
+    with monkeypatch.context() as short:
+        short.setattr("worker.steps.store.dataset_digest", no_descriptor)
+        with pytest.raises(OSError, match="Too many") as caught:
+            site.receive(make_dx())
+    assert status_of(caught.value) == StoreStatus.OUT_OF_RESOURCES
+
+
+def test_of_an_object_that_was_neither_durable_nor_entered_nothing_is_taken_for_whole(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object, **__: object) -> NoReturn:
+        raise DatabaseUnavailable("away")
+
+    make_folders(site.parts.data_dir)
+    with monkeypatch.context() as broken:
+        fail_syncs(broken, errno.EIO)
+        broken.setattr(site.database, "write_with_others", away)
+        with pytest.raises(DatabaseUnavailable):
+            site.receive(make_dx())
+    assert [path.stat().st_size for path in site.received_files()] == [0]
+    mend(site.parts)
+    with pytest.raises(AssertionError):
+        site.study(study_uid())
+    site.receive(make_dx())
+    assert len(site.study(study_uid())["images"]) == 1
 
 
 def test_a_study_that_was_reported_and_whose_file_is_restored_is_not_reported_twice(connected: Site, pacs: FakePacs) -> None:

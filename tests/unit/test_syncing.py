@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from worker import syncing
-from worker.syncing import Sync
+from worker.syncing import NotYet, Sync
 
 
 def test_file_and_folder_are_synced(tmp_path: Path) -> None:
@@ -65,6 +65,32 @@ def test_where_the_library_takes_no_more_it_is_done_when_it_is_waited_for(
         assert synced == [file.fileno()]
 
 
+def test_one_that_takes_longer_than_it_may_is_not_over_and_can_be_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = _Slow(answers=3)
+    monkeypatch.setattr(syncing, "_library", (slow, slow))
+    with (tmp_path / "file").open("wb") as file:
+        sync = Sync(file.fileno())
+        sync.begin()
+        with pytest.raises(NotYet):
+            sync.wait(0)
+        sync.wait(30)
+    assert slow.asked == 4
+    assert slow.waited == 2
+
+
+@pytest.mark.parametrize("answers", [0, 2])
+def test_what_the_library_writes_to_stays_until_it_is_over(monkeypatch: pytest.MonkeyPatch, answers: int) -> None:
+    slow = _Slow(answers)
+    monkeypatch.setattr(syncing, "_library", (slow, slow))
+    sync = Sync(0)
+    sync.begin()
+    assert sync in syncing._going_on  # noqa: SLF001
+    sync.wait()
+    assert sync not in syncing._going_on  # noqa: SLF001
+
+
 def test_many_go_on_at_once(tmp_path: Path) -> None:
     files = [(tmp_path / str(number)).open("wb", buffering=0) for number in range(100)]
     for file in files:
@@ -75,6 +101,28 @@ def test_many_go_on_at_once(tmp_path: Path) -> None:
     for sync, file in zip(syncs, files, strict=True):
         sync.wait()
         file.close()
+
+
+class _Slow:
+    """A library whose syncs go on for so many answers."""
+
+    def __init__(self, answers: int) -> None:
+        self._answers = answers
+        self.asked = self.waited = 0
+
+    def aio_fsync(self, *_: object) -> int:
+        return 0
+
+    def aio_error(self, _: object) -> int:
+        self.asked += 1
+        return errno.EINPROGRESS if self.asked <= self._answers else 0
+
+    def aio_suspend(self, *_: object) -> int:
+        self.waited += 1
+        return 0
+
+    def aio_return(self, _: object) -> int:
+        return 0
 
 
 class _Busy:

@@ -23,6 +23,8 @@ class Arrival:
     calling_ae_title: str
     peer_address: str
     at: datetime
+    restored: bool = False
+    """Whether it was known, and replaced a file that was damaged."""
 
 
 def is_newest(connection: Connection, *, sop_instance_uid: SOPInstanceUID, sha256: str) -> bool:
@@ -36,16 +38,15 @@ def add_arrival(connection: Connection, arrival: Arrival) -> None:
     """Enter an object: the study if it is new, the instance unless its bytes are known, and the study reopened.
 
     Bytes that are known and were replaced since take their turn again: what the sender sent last counts. So do those whose
-    file was gone. The newest ones come here again only where their file was missing or damaged, which may have decided what
-    became of the study.
+    file was gone. Where it was damaged, which may have decided what became of the study, that is reopened too.
     """
     identity, file = arrival.identity, arrival.file
     before = _hold_study(connection, identity.study_uid) or _open_study(connection, arrival)
     study_id = before.id
     ((newest, is_known, turn),) = _KNOWN(connection, sop_instance_uid=identity.sop_instance_uid)
     if newest == file.sha256:
-        if before.state != StudyState.ARRIVING:  # else another sender's came just before
-            events.add(connection, "restored", at=arrival.at, study_id=study_id, detail="A stored file was missing or damaged.")
+        if arrival.restored:
+            events.add(connection, "restored", at=arrival.at, study_id=study_id, detail="A stored file was damaged.")
             _reopen(connection, before, arrival)
         return
     added = _ADD(

@@ -1,20 +1,24 @@
 """Changes of several threads in one transaction: making it durable is what costs, and it costs once for all of them."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from threading import Lock
 
 from sqlalchemy import Connection
 
 from worker.errors import DatabaseUnavailable
+from worker.syncing import NotYet
 
 Change = Callable[[Connection], None]
+Condition = Callable[[float | None], None]
+_PATIENCE_SECONDS = 0.5
+"""For how long the database is held for a sync; else it goes on without, and the change is made again."""
 
 
 class _Ticket:
     """A change that waits, and what became of it."""
 
-    def __init__(self, change: Change, provided: Callable[[], None]) -> None:
+    def __init__(self, change: Change, provided: Condition) -> None:
         self.change = change
         self.provided = provided
         self.is_done = False
@@ -30,7 +34,7 @@ class Committer:
         self._guard = Lock()
         self._turn = Lock()
 
-    def commit(self, change: Change, *, provided: Callable[[], None]) -> None:
+    def commit(self, change: Change, *, provided: Condition) -> None:
         """Make a change; returning means that it is committed. What it raises itself concerns no other thread's change.
 
         Parameters
@@ -38,7 +42,8 @@ class Committer:
         change
             Is made in an open transaction, perhaps a second time in another one.
         provided
-            Waits for what must be true before the change is committed, or raises what keeps it from that; called like `change`.
+            Waits for what must be true before the change is committed, or raises what keeps it from that; called like `change`,
+            with how many seconds it may take: after them it raises `worker.syncing.NotYet`. None: as long as it takes.
         """
         ticket = _Ticket(change, provided)
         with self._guard:
@@ -53,11 +58,13 @@ class Committer:
 
     def _commit(self, tickets: list[_Ticket]) -> None:
         try:
-            with self._write() as connection:
+            try:
+                self._change(tickets, _PATIENCE_SECONDS)
+            except NotYet:  # nobody else's changes wait for a disk that hangs
                 for ticket in tickets:
-                    ticket.change(connection)
-                for ticket in tickets:
-                    ticket.provided()
+                    with suppress(Exception):  # it is raised again below
+                        ticket.provided(None)
+                self._change(tickets, None)
             for ticket in tickets:
                 ticket.error = None
         except Exception as error:  # noqa: BLE001  the boundary between the threads: each gets its own
@@ -70,3 +77,10 @@ class Committer:
         finally:
             for ticket in tickets:
                 ticket.is_done = True
+
+    def _change(self, tickets: list[_Ticket], seconds: float | None) -> None:
+        with self._write() as connection:
+            for ticket in tickets:
+                ticket.change(connection)
+            for ticket in tickets:
+                ticket.provided(seconds)

@@ -16,7 +16,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, InternalError, NoSuchModuleError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from worker.db.committer import Committer
+from worker.db.committer import Committer, Condition
 from worker.errors import ConfigurationError, DatabaseUnavailable
 
 _MODE = 0o600
@@ -69,7 +69,7 @@ class Database:
         with self._translated(), self.engine.connect().execution_options(cxr_write=True) as connection, connection.begin():
             yield connection
 
-    def write_with_others(self, change: Callable[[Connection], None], *, provided: Callable[[], None]) -> None:
+    def write_with_others(self, change: Callable[[Connection], None], *, provided: Condition) -> None:
         """Change as in `write`, in one transaction with what other threads ask for meanwhile: they share one sync of the disk.
 
         Parameters

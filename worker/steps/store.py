@@ -1,5 +1,6 @@
 """Store: the bytes of an object become a durable file, named by their content."""
 
+import errno
 from collections import deque
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +16,7 @@ from worker.values import StoredFile
 FOLDER = Path("received")
 _MOST_SPARES = 8
 _LONG_BYTES = 1024 * 1024
+_NOT_THE_FILE_S = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 
 class SpareFiles:
@@ -98,15 +100,17 @@ class IncomingObject:
         """Give it its name, and begin to make it durable."""
         self._part.name_by_content(path)
 
-    def make_durable(self) -> None:
-        """Wait until it is durable under its name.
+    def make_durable(self, seconds: float | None = None) -> None:
+        """Wait until it is durable under its name, as `worker.files.PartFile.make_durable`.
 
         Raises
         ------
         OSError
             It is not; the sender must be told 0xA700.
+        worker.syncing.NotYet
+            It is not known yet.
         """
-        self._part.make_durable()
+        self._part.make_durable(seconds)
 
     def discard(self) -> None:
         """Leave nothing of it, unless it was kept."""
@@ -126,10 +130,18 @@ def make_folders(data_dir: Path) -> None:
 
 
 def is_undamaged(path: Path, file: StoredFile) -> bool:
-    """Whether the file that lies there still holds the bytes that its name tells. Where not, those sent again replace it."""
+    """Whether the file that lies there still holds the bytes that its name tells. Where not, those sent again replace it.
+
+    Raises
+    ------
+    OSError
+        It cannot be said now.
+    """
     try:
         return dataset_digest(path) == (file.sha256, file.size)
-    except (DicomError, OSError):
+    except (DicomError, OSError) as error:
+        if isinstance(error, OSError) and error.errno in _NOT_THE_FILE_S:
+            raise
         return False
 
 
