@@ -172,7 +172,7 @@ class Lobby:
                     self._guard(key.data, partial(self._attend, key.data))
                 overdue = monotonic() - self._rules.stall_seconds
                 for guest in [late for row in self._rows for late in row.since_before(overdue)]:
-                    self._guard(guest, partial(self._lose, guest, self._ending_of(guest, TimeoutError())))
+                    self._guard(guest, partial(self._lose_late, guest))
             for guest in [each for row in self._rows for each in row.everybody()]:
                 self._leave(guest)
                 guest.connection.close()
@@ -283,6 +283,9 @@ class Lobby:
                 _answer_and_close(guest.connection, encode_abort(ending.answer))
             self._host.lost(guest.address, ending if guest.is_welcome else STRANGER)
         guest.connection.close()
+
+    def _lose_late(self, guest: _Guest) -> None:
+        self._lose(guest, self._ending_of(guest, TimeoutError()))
 
     def _ending_of(self, guest: _Guest, error: ProtocolError | OSError) -> Ending:
         match error:

@@ -142,15 +142,19 @@ def test_an_error_over_what_is_heard_is_told_to_the_caller_and_to_the_operator(m
     assert inbox.aborted_callers == [("", "error", "an error of ours, which the log has")]
 
 
-@pytest.mark.parametrize("said", [REQUEST, REQUEST[:20]])
-def test_where_there_is_no_memory_even_to_tell_of_it_the_next_one_gets_in(monkeypatch: pytest.MonkeyPatch, said: bytes) -> None:
+@pytest.mark.parametrize(
+    ("said", "short_of"), [(REQUEST, "dicom_io.lobby._Guest.missing"), (REQUEST[:20], "dicom_io.lobby.Lobby._ending_of")]
+)
+def test_where_there_is_no_memory_even_to_tell_of_it_the_next_one_gets_in(
+    monkeypatch: pytest.MonkeyPatch, said: bytes, short_of: str
+) -> None:
     def no_memory(*_: object) -> None:
         raise MemoryError
 
     settings = replace(SETTINGS, patience=Patience(stall_seconds=1))
     with listening(Inbox(), settings) as listener:
         with monkeypatch.context() as short, connected(listener.port) as unlucky:
-            short.setattr("dicom_io.listener.titles_of", no_memory)
+            short.setattr(short_of, no_memory)
             short.setattr("dicom_io.listener.Listener.lost", no_memory)
             unlucky.sendall(said)
             unlucky.settimeout(20)
