@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
@@ -65,8 +66,10 @@ class Studies(RuleBasedStateMachine):
                 self.database.close()
                 shutil.rmtree(self.folder)
 
-    def _deliver(self, due: list[DueDelivery], destination: Destination, _settings: Settings) -> Any:
-        for delivery in due:
+    def _deliver(
+        self, due: list[DueDelivery], destination: Destination, _settings: Settings, *, is_wanted: Callable[[DueDelivery], bool]
+    ) -> Any:
+        for delivery in filter(is_wanted, due):
             if destination.name in self.away:
                 yield delivery, StoreOutcome(path=delivery.path, error=_AWAY[destination.name]())
             else:
