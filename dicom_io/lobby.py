@@ -9,27 +9,23 @@ import errno
 import selectors
 import socket
 import ssl
-from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from ipaddress import IPv4Network, IPv6Network, ip_address
-from itertools import takewhile
 from logging import getLogger
 from time import monotonic, sleep
 from typing import Protocol
 
 from dicom_io.ending import CROWDED, ERROR, PEER_LEFT, STRANGER, UNASKED, Ending, of_protocol
+from dicom_io.guests import Guest, Row
 from dicom_io.handshake import explain
-from dicom_io.wire import AbortReason, Pdu, ProtocolError, encode_abort
+from dicom_io.wire import ProtocolError, encode_abort
 
 _SILENT_AT_ONCE = 512
 _SPEAKING_AT_ONCE = 128
 _STRANGERS_AT_ONCE = 16
-LONGEST_REQUEST_BYTES = 256 * 1024
-"""128 contexts with all 39 transfer syntaxes that pydicom knows have 138 KB, a user identity up to 64 KB more."""
-_HEADER_BYTES = 6
 _FRAGMENT_BYTES = 64 * 1024
 _TICK_SECONDS = 0.5
 
@@ -70,71 +66,6 @@ class Host(Protocol):
         """A connection that had said something ended before its request was whole."""
 
 
-@dataclass(slots=True, eq=False)
-class _Guest:
-    connection: socket.socket
-    address: str
-    is_welcome: bool
-    row: "_Row"
-    since: float = 0.0
-    descriptor: int = -1
-    has_spoken: bool = False
-    is_secure: bool = False
-    said: bytearray = field(default_factory=bytearray)
-
-    def missing(self) -> int:
-        """How many bytes are still to come, as far as is known: of the header, then of the whole request.
-
-        Raises
-        ------
-        ProtocolError
-            It is no association request, or an absurd one.
-        """
-        said = self.said
-        if said and said[0] != Pdu.ASSOCIATE_RQ:
-            reason = AbortReason.UNEXPECTED_PDU if said[0] in set(Pdu) else AbortReason.UNRECOGNIZED_PDU
-            raise ProtocolError(reason, "it begins with no association request: is that DICOM, and without TLS?")
-        if len(said) < _HEADER_BYTES:
-            return _HEADER_BYTES - len(said)
-        length = int.from_bytes(said[2:_HEADER_BYTES], "big")
-        if length > LONGEST_REQUEST_BYTES:
-            raise ProtocolError(AbortReason.INVALID_PARAMETER, f"an association request of {length} bytes")
-        return _HEADER_BYTES + length - len(said)
-
-
-class _Row:
-    """Connections that wait for the same thing, the oldest first."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._guests: dict[_Guest, None] = {}
-        self._of: Counter[str] = Counter()
-
-    def add(self, guest: _Guest) -> _Guest | None:
-        """Take one more; answer who has to make place for it."""
-        guest.since = monotonic()
-        self._guests[guest] = None
-        self._of[guest.address] += 1
-        if len(self._guests) <= self._most:
-            return None
-        crowd = max(self._of, key=self._of.__getitem__)
-        return next(each for each in self._guests if each.address == crowd)
-
-    def remove(self, guest: _Guest) -> None:
-        """Take one out; an error of ours can have done so already."""
-        if guest in self._guests:
-            del self._guests[guest]
-            self._of[guest.address] -= 1
-            if not self._of[guest.address]:
-                del self._of[guest.address]
-
-    def everybody(self) -> list[_Guest]:
-        return [*self._guests]
-
-    def since_before(self, moment: float) -> list[_Guest]:
-        return [*takewhile(lambda guest: guest.since <= moment, self._guests)]
-
-
 class Lobby:
     """Where connections to one port wait until their request is whole.
 
@@ -152,9 +83,9 @@ class Lobby:
         self._listening = listening
         self._rules = rules
         self._host = host
-        self._silent = _Row(_SILENT_AT_ONCE)
-        self._speaking = _Row(_SPEAKING_AT_ONCE)
-        self._strangers = _Row(_STRANGERS_AT_ONCE)
+        self._silent = Row(_SILENT_AT_ONCE)
+        self._speaking = Row(_SPEAKING_AT_ONCE)
+        self._strangers = Row(_STRANGERS_AT_ONCE)
         self._rows = (self._silent, self._speaking, self._strangers)
         self._closing = False
         self._selector = selectors.DefaultSelector()
@@ -177,25 +108,19 @@ class Lobby:
                 self._leave(guest)
                 guest.connection.close()
 
-    def _guard(self, guest: _Guest | None, attend: Callable[[], None]) -> None:
+    def _guard(self, guest: Guest | None, attend: Callable[[], None]) -> None:
         """The boundary of what goes wrong over one connection: it must end no other."""
         try:
             attend()
         except Exception:
             log.exception("A connection ended by an error of ours.")
-            if guest is not None:
-                self._give_up(guest)
-
-    def _give_up(self, guest: _Guest) -> None:
-        try:
-            if guest.descriptor >= 0:
-                self._lose(guest, ERROR)
-        except Exception:  # where memory is short there may be none to tell of it either
-            log.exception("What became of a connection could not be told.")
-        finally:
+            if guest is None:
+                return
+            if guest.descriptor >= 0:  # it is told so, once: where memory is short there may be none for that either
+                self._guard(guest, partial(self._lose, guest, ERROR))
             guest.connection.close()
 
-    def _attend(self, guest: _Guest | None) -> None:
+    def _attend(self, guest: Guest | None) -> None:
         if guest is None:
             self._let_in()
         elif guest.descriptor >= 0:  # else it had to make place meanwhile
@@ -213,12 +138,12 @@ class Lobby:
         address = _unmapped(address)
         networks = self._rules.addresses
         is_welcome = not networks or any(ip_address(address) in network for network in networks)
-        guest = _Guest(connection, address, is_welcome, self._silent if is_welcome else self._strangers)
+        guest = Guest(connection, address, is_welcome, self._silent if is_welcome else self._strangers)
         guest.descriptor = connection.fileno()
         self._selector.register(guest.descriptor, selectors.EVENT_READ, guest)
         self._stand(guest)
 
-    def _hear(self, guest: _Guest) -> None:
+    def _hear(self, guest: Guest) -> None:
         try:
             if not guest.has_spoken and not self._greet(guest):
                 return
@@ -249,7 +174,7 @@ class Lobby:
             if answer := self._host.asked(asked):
                 _answer_and_close(guest.connection, answer)
 
-    def _greet(self, guest: _Guest) -> bool:
+    def _greet(self, guest: Guest) -> bool:
         """Hear a first word; answer whether the connection goes on."""
         if not guest.connection.recv(1, socket.MSG_PEEK):  # somebody looked whether the port is open
             self._leave(guest)
@@ -267,16 +192,16 @@ class Lobby:
             guest.connection = self._rules.tls().wrap_socket(guest.connection, server_side=True, do_handshake_on_connect=False)
         return True
 
-    def _stand(self, guest: _Guest) -> None:
+    def _stand(self, guest: Guest) -> None:
         if (other := guest.row.add(guest)) is not None:
             self._lose(other, CROWDED)
 
-    def _leave(self, guest: _Guest) -> None:
+    def _leave(self, guest: Guest) -> None:
         descriptor, guest.descriptor = guest.descriptor, -1
         guest.row.remove(guest)
         self._selector.unregister(descriptor)
 
-    def _lose(self, guest: _Guest, ending: Ending) -> None:
+    def _lose(self, guest: Guest, ending: Ending) -> None:
         self._leave(guest)
         if guest.has_spoken:
             if ending.answer is not None and guest.is_secure == (self._rules.tls is not None):
@@ -284,10 +209,10 @@ class Lobby:
             self._host.lost(guest.address, ending if guest.is_welcome else STRANGER)
         guest.connection.close()
 
-    def _lose_late(self, guest: _Guest) -> None:
+    def _lose_late(self, guest: Guest) -> None:
         self._lose(guest, self._ending_of(guest, TimeoutError()))
 
-    def _ending_of(self, guest: _Guest, error: ProtocolError | OSError) -> Ending:
+    def _ending_of(self, guest: Guest, error: ProtocolError | OSError) -> Ending:
         match error:
             case ProtocolError():
                 return of_protocol(error)

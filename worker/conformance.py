@@ -17,7 +17,7 @@ from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
-from dicom_io import acceptor, codes, lobby, negotiation, sender, uids
+from dicom_io import acceptor, codes, guests, negotiation, sender, uids
 from dicom_io.eligibility import SOP_CLASSES, ReasonCode
 from dicom_io.identity import COPIED
 from dicom_io.kinds import SERIES, Kind
@@ -80,7 +80,7 @@ def conformance_statement() -> str:
         patience=Patience(),
         negotiation=negotiation,
         acceptor=acceptor,
-        lobby=lobby,
+        guests=guests,
         sender=sender,
         statuses=_members(StoreStatus),
         syntaxes=[UID(syntax) for syntax in negotiation.PREFERRED_SYNTAXES],

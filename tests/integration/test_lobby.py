@@ -112,38 +112,26 @@ def test_where_no_thread_is_to_be_had_the_caller_is_told_and_the_next_one_gets_i
     assert inbox.rejected_callers == [("FUZZ", "127.0.0.1", "no_thread")]
 
 
-def test_where_no_memory_is_to_be_had_the_caller_is_aborted_and_the_next_one_gets_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_wire(*_: object) -> None:
+@pytest.mark.parametrize(("short_of", "caller"), [("dicom_io.guests.Guest.missing", ""), ("dicom_io.listener.Wire", "FUZZ")])
+def test_where_no_memory_is_to_be_had_the_caller_is_aborted_the_operator_told_and_the_next_one_gets_in(
+    monkeypatch: pytest.MonkeyPatch, short_of: str, caller: str
+) -> None:
+    def no_memory(*_: object) -> None:
         raise MemoryError
 
     inbox = Inbox()
     with listening(inbox, replace(SETTINGS, places=Places(1))) as listener, connected(listener.port) as unlucky:
         with monkeypatch.context() as short:
-            short.setattr("dicom_io.listener.Wire", no_wire)
+            short.setattr(short_of, no_memory)
             unlucky.sendall(REQUEST)
             assert abort_reason(unlucky) == AbortReason.NOT_SPECIFIED
         wait_for(lambda: inbox.aborted_callers, "the word of it")
         verify(listener.port)
-    assert inbox.aborted_callers == [("FUZZ", "error", "an error of ours, which the log has")]
-
-
-def test_an_error_over_what_is_heard_is_told_to_the_caller_and_to_the_operator(monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_memory(_: object) -> None:
-        raise MemoryError
-
-    inbox = Inbox()
-    with listening(inbox) as listener, connected(listener.port) as unlucky:
-        with monkeypatch.context() as short:
-            short.setattr("dicom_io.lobby._Guest.missing", no_memory)
-            unlucky.sendall(REQUEST)
-            assert abort_reason(unlucky) == AbortReason.NOT_SPECIFIED
-        wait_for(lambda: inbox.aborted_callers, "the word of it")
-        verify(listener.port)
-    assert inbox.aborted_callers == [("", "error", "an error of ours, which the log has")]
+    assert inbox.aborted_callers == [(caller, "error", "an error of ours, which the log has")]
 
 
 @pytest.mark.parametrize(
-    ("said", "short_of"), [(REQUEST, "dicom_io.lobby._Guest.missing"), (REQUEST[:20], "dicom_io.lobby.Lobby._ending_of")]
+    ("said", "short_of"), [(REQUEST, "dicom_io.guests.Guest.missing"), (REQUEST[:20], "dicom_io.lobby.Lobby._ending_of")]
 )
 def test_where_there_is_no_memory_even_to_tell_of_it_the_next_one_gets_in(
     monkeypatch: pytest.MonkeyPatch, said: bytes, short_of: str
