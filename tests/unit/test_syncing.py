@@ -10,7 +10,25 @@ from worker import syncing
 from worker.syncing import NotYet, Sync
 
 
-def test_file_and_folder_are_synced(tmp_path: Path) -> None:
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """What the real library answered of each sync that was over."""
+    answers: list[int] = []
+    assert syncing._library is not None  # noqa: SLF001  else all of this would be of the way without it
+    at_once, waiting = syncing._library  # noqa: SLF001
+
+    class Noted:
+        aio_fsync, aio_error = at_once.aio_fsync, at_once.aio_error
+
+        def aio_return(self, control: object) -> int:
+            answers.append(at_once.aio_return(control))
+            return answers[-1]
+
+    monkeypatch.setattr(syncing, "_library", (Noted(), waiting))
+    return answers
+
+
+def test_file_and_folder_are_synced_once(tmp_path: Path, synced: list[int]) -> None:
     with (tmp_path / "file").open("wb") as file:
         file.write(b"whole")
         file.flush()
@@ -21,6 +39,7 @@ def test_file_and_folder_are_synced(tmp_path: Path) -> None:
         for sync in syncs * 2:
             sync.wait()
         os.close(folder)
+    assert synced == [0, 0]
 
 
 def test_what_the_kernel_answers_is_raised_each_time_it_is_asked_for() -> None:
@@ -33,10 +52,6 @@ def test_what_the_kernel_answers_is_raised_each_time_it_is_asked_for() -> None:
         assert caught.value.errno == errno.EINVAL
     os.close(reading)
     os.close(writing)
-
-
-def test_the_c_library_here_has_it() -> None:
-    assert syncing._library is not None  # noqa: SLF001  else all else here would be of the way without it
 
 
 def test_a_library_that_is_not_there_is_passed_over() -> None:
@@ -91,7 +106,7 @@ def test_what_the_library_writes_to_stays_until_it_is_over(monkeypatch: pytest.M
     assert sync not in syncing._going_on  # noqa: SLF001
 
 
-def test_many_go_on_at_once(tmp_path: Path) -> None:
+def test_many_go_on_at_once(tmp_path: Path, synced: list[int]) -> None:
     files = [(tmp_path / str(number)).open("wb", buffering=0) for number in range(100)]
     for file in files:
         file.write(os.urandom(10_000))
@@ -101,6 +116,7 @@ def test_many_go_on_at_once(tmp_path: Path) -> None:
     for sync, file in zip(syncs, files, strict=True):
         sync.wait()
         file.close()
+    assert synced == [0] * 100
 
 
 class _Slow:
