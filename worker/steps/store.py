@@ -54,7 +54,7 @@ class SpareFiles:
 class IncomingObject:
     """An object on its way to disk: our file meta, then the data set exactly as it comes, its checksum along the way."""
 
-    def __init__(self, request: StoreRequest, files: "SpareFiles", *, receiver: str) -> None:
+    def __init__(self, request: StoreRequest, files: SpareFiles, *, receiver: str) -> None:
         self.request = request
         self.size = 0
         self._head = bytearray()
