@@ -3,6 +3,7 @@
 WorkerError
 ├── Retryable               may work later, without anybody's help
 │   ├── DatabaseUnavailable
+│   │   └── TransactionInTheWay
 │   ├── DiskNearlyFull
 │   └── AnotherRunner
 └── Permanent               a person must look
@@ -33,6 +34,10 @@ class Retryable(WorkerError):
 
 class DatabaseUnavailable(Retryable, DicomRetryable):
     """The database does not answer."""
+
+
+class TransactionInTheWay(DatabaseUnavailable):
+    """Another transaction was in the way of this one, which the database broke off: at its next try it works."""
 
 
 class DiskNearlyFull(Retryable, DicomRetryable):

@@ -3,17 +3,17 @@
 import errno
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
-from threading import Event
+from contextlib import AbstractContextManager, closing, contextmanager
+from threading import Barrier, Event
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, insert, select, update
 
 from tests.conftest import TestDatabase
 from tests.fakes import FakeClock
 from worker.db.committer import Committer, Condition
-from worker.db.database import Database
+from worker.db.database import Database, open_database
 from worker.db.schema import activations
 from worker.errors import DatabaseUnavailable
 from worker.syncing import NotYet
@@ -69,12 +69,11 @@ def together(
     with ThreadPoolExecutor(len(changes) + 1) as pool:
         pool.submit(committer.commit, entering("first"), provided=at_once)
         assert counted.began.wait(30)
-        done = {
-            name: pool.submit(committer.commit, change, provided=(provided or {}).get(name, at_once))
-            for name, change in changes.items()
-        }
-        while len(committer._waiting) < len(changes):  # noqa: SLF001  nothing else tells that all of them wait
-            Event().wait(0.001)
+        done = {}
+        for name, change in changes.items():
+            done[name] = pool.submit(committer.commit, change, provided=(provided or {}).get(name, at_once))
+            while len(committer._waiting) < len(done):  # noqa: SLF001  nothing else tells that it waits
+                Event().wait(0.001)
         counted.go_on.set()
     return counted, done
 
@@ -155,6 +154,36 @@ def test_a_row_that_the_database_refuses_takes_no_other_with_it(database: Databa
     assert done["refused"].exception() is not None
     assert done["one"].result() is None
     assert entered(database) == ["first", "one"]
+
+
+@pytest.mark.parametrize("database_kind", ["postgresql"])  # of SQLite only one transaction at a time can change anything
+def test_batches_that_are_in_each_other_s_way_are_both_committed(test_database: TestDatabase) -> None:
+    """As of two receivers whose senders send images of the same two studies, in another order."""
+    both_hold_one = Barrier(2)
+
+    def touching(model: str, *, first: bool) -> Callable[[Connection], None]:
+        tries: list[str] = []
+
+        def change(connection: Connection) -> None:
+            connection.execute(update(activations).where(activations.c.model == model).values(at=AT))
+            tries.append(model)
+            if first and len(tries) == 1:  # whoever has to try again goes on alone
+                both_hold_one.wait(30)
+
+        return change
+
+    def batch(database: Database, one: str, two: str) -> dict[str, Future[None]]:
+        return together(database, {one: touching(one, first=True), two: touching(two, first=False)})[1]
+
+    for model in ("one", "two"):
+        with test_database.opened.write() as connection:
+            entering(model)(connection)
+    with ThreadPoolExecutor(2) as receivers, closing(open_database(test_database.url)) as other:
+        batches = [
+            receivers.submit(batch, test_database.opened, "one", "two"),
+            receivers.submit(batch, other, "two", "one"),
+        ]
+        assert [each.exception() for done in batches for each in done.result().values()] == [None] * 4
 
 
 def test_nobody_is_told_of_success_when_the_thread_that_commits_for_all_is_ended(database: Database) -> None:

@@ -6,7 +6,7 @@ from threading import Lock
 
 from sqlalchemy import Connection
 
-from worker.errors import DatabaseUnavailable
+from worker.errors import DatabaseUnavailable, TransactionInTheWay
 from worker.syncing import NotYet
 
 Change = Callable[[Connection], None]
@@ -68,7 +68,8 @@ class Committer:
             for ticket in tickets:
                 ticket.error = None
         except Exception as error:  # noqa: BLE001  the boundary between the threads: each gets its own
-            if len(tickets) > 1 and not isinstance(error, DatabaseUnavailable):
+            is_away = isinstance(error, DatabaseUnavailable) and not isinstance(error, TransactionInTheWay)
+            if len(tickets) > 1 and not is_away:  # alone each keeps its own error, and waits for one other at most
                 for ticket in tickets:
                     self._commit([ticket])
                 return

@@ -17,12 +17,14 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, InternalEr
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from worker.db.committer import Committer, Condition
-from worker.errors import ConfigurationError, DatabaseUnavailable
+from worker.errors import ConfigurationError, DatabaseUnavailable, TransactionInTheWay
 
 _MODE = 0o600
 _BUSY_SECONDS = 30
 _SHORTEST_PAUSE_SECONDS = 0.0002
 _LONGEST_PAUSE_SECONDS = 0.005
+_IN_THE_WAY = frozenset({"40001", "40P01"})
+"""SQLSTATE of a serialization failure and of a deadlock (PostgreSQL, appendix A)."""
 
 
 class Database:
@@ -132,6 +134,8 @@ class Database:
         try:
             yield
         except self._absent as error:
+            if _sqlstate(error) in _IN_THE_WAY:
+                raise TransactionInTheWay(f"Another transaction was in the way: {_cause(error)}.") from error
             raise DatabaseUnavailable(f"The database does not answer: {_cause(error)}.") from error
 
 
@@ -251,6 +255,15 @@ def _cause(error: Exception) -> str:
     """The driver's own words, which name host, user or file, never a password; `hide_parameters` keeps values out."""
     if isinstance(error, PoolTimeoutError):
         return type(error).__name__
-    told = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    told = _driver_s(error)
     lines = str(told).strip().splitlines()
     return lines[0].rstrip(".") if lines else type(told).__name__
+
+
+def _sqlstate(error: Exception) -> str | None:
+    state: str | None = getattr(_driver_s(error), "sqlstate", None)  # sqlite3 knows none
+    return state
+
+
+def _driver_s(error: Exception) -> BaseException:
+    return error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
