@@ -1,7 +1,7 @@
 """The process that decodes compressed frames, one after the other: ``python -m dicom_io.decoder``, started by `decoders`.
 
 What a stranger's bytes make of a decoder, a crash, a hang, a leak or worse, stays in here: it holds no file, no socket and no
-connection of the process that started it, and may have none of its own.
+connection of the process that started it, and may have none of its own (`confinement`).
 """
 
 import fcntl
@@ -12,15 +12,17 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 import numpy as np
 
+from dicom_io.confinement import confine
 from dicom_io.decoding import decode
 from dicom_io.errors import UndecodablePixels
 from dicom_io.frame import ANSWER, MOST_WORDS_BYTES, READY, Cells, Frame, read_frame
 
 _REQUESTS: Final = 0
+_STATM: Final = Path("/proc/self/statm")
 _MOST_ADDRESS_BYTES: Final = 2 * 1024**3
 """`stored.MAX_PIXELS` of 16 bits take 0.8 GiB in the hungriest library, and its bytes stand there three times."""
 _MOST_RESIDENT_BYTES: Final = 512 * 1024**2
@@ -39,13 +41,15 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints is no answer
     _take_leave()
-    answers.write(READY)
-    answers.flush()
-    with os.fdopen(_REQUESTS, "rb", closefd=False) as requests:
+    with os.fdopen(_REQUESTS, "rb", closefd=False) as requests, select.epoll() as end, _STATM.open("rb") as statm:
+        end.register(_REQUESTS, select.EPOLLHUP)
+        confine()
+        answers.write(READY)
+        answers.flush()
         while frame := read_frame(requests.read):
-            with _dying_with_whoever_asked():
+            with _dying_with_whoever_asked(end):
                 cells, words = _decoded(frame)
-            spent = bool(words) or _resident_bytes() > _MOST_RESIDENT_BYTES  # libjpeg leaks what it refuses
+            spent = bool(words) or _resident_bytes(statm) > _MOST_RESIDENT_BYTES  # libjpeg leaks what it refuses
             answers.write(ANSWER.pack(cells is not None, spent, len(words)))
             answers.write(words)
             if cells is not None:
@@ -70,7 +74,7 @@ def _take_leave() -> None:
 
 
 @contextmanager
-def _dying_with_whoever_asked() -> Iterator[None]:
+def _dying_with_whoever_asked(end: select.epoll) -> Iterator[None]:
     """Let the kernel end this process as soon as nobody can ask any more: inside a decoder no Python runs that could look.
 
     A pipe that is asynchronous gives SIGIO at its end (fcntl(2), F_SETOWN); nothing else comes in while a frame is decoded.
@@ -79,8 +83,6 @@ def _dying_with_whoever_asked() -> Iterator[None]:
     flags = fcntl.fcntl(_REQUESTS, fcntl.F_GETFL)
     fcntl.fcntl(_REQUESTS, fcntl.F_SETOWN, os.getpid())
     fcntl.fcntl(_REQUESTS, fcntl.F_SETFL, flags | os.O_ASYNC)
-    end = select.poll()
-    end.register(_REQUESTS, select.POLLHUP)
     if end.poll(0):  # just before
         raise SystemExit
     try:
@@ -99,11 +101,8 @@ def _decoded(frame: Frame) -> tuple[Cells | None, bytes]:
     return cells, (doubt or "").encode()[:MOST_WORDS_BYTES]
 
 
-def _resident_bytes() -> int:
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-    except OSError:  # not on every system
-        return 0
+def _resident_bytes(statm: BinaryIO) -> int:
+    return int(os.pread(statm.fileno(), 128, 0).split()[1]) * resource.getpagesize()
 
 
 if __name__ == "__main__":

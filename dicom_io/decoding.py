@@ -2,6 +2,8 @@
 
 from typing import Any, Final
 
+import PIL.Jpeg2KImagePlugin  # noqa: F401  it makes itself known to Pillow
+from PIL import Image
 from pydicom.encaps import encapsulate
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import UID
@@ -12,6 +14,8 @@ from dicom_io.frame import Cells, Frame
 
 _DECODERS: Final = ("pyjpegls", "pylibjpeg", "pillow")
 """In the order of trust. GDCM is not among them: it aborts on some damaged images."""
+
+Image.preinit()  # or Pillow would load its readers at the first image, when the process may open no file any more
 
 
 def decode(frame: Frame) -> tuple[Cells, str | None]:

@@ -19,6 +19,7 @@ from pydicom.encaps import generate_frames
 from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLosslessSV1, JPEGLSLossless, RLELossless
 
 import dicom_io.decoders
+from dicom_io.confinement import landlock_version
 from dicom_io.decoders import Decoders
 from dicom_io.decoding import decode
 from dicom_io.errors import UndecodablePixels
@@ -139,7 +140,11 @@ def test_a_process_knows_no_network_no_database_and_nothing_of_ours(decoders: De
         decoders.decode(quick)
     (process,) = running()
     opened = [str(link.readlink()) for link in Path(f"/proc/{process.pid}/fd").iterdir()]
-    assert all(name.startswith("pipe:") or name == "/dev/null" for name in opened)
+    its_own = {"/dev/null", "anon_inode:[eventpoll]", f"/proc/{process.pid}/statm"}
+    assert all(name.startswith("pipe:") or name in its_own for name in opened)
+    assert process.rlimit(psutil.RLIMIT_NOFILE) == (0, 0)
+    may_gain_rights = "NoNewPrivs:\t0" in Path(f"/proc/{process.pid}/status").read_text()
+    assert may_gain_rights == (landlock_version() == 0)
     told = {"PYTHONPATH", "LD_LIBRARY_PATH", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MALLOC_TOP_PAD_"}
     assert set(process.environ()) <= told
     assert process.num_threads() == 1

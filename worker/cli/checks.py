@@ -4,13 +4,19 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from io import BytesIO
 from pathlib import Path
 
 import torch
+from PIL import Image
+from pydicom.uid import JPEGBaseline8Bit
 
 from cxr_models.gate import FrontalGate
 from cxr_models.predict import Predictor, choose_device
 from cxr_models.values import Card
+from dicom_io.confinement import landlock_version
+from dicom_io.decoders import Decoders
+from dicom_io.frame import Frame
 from worker.cli.printing import progressing
 from worker.db import audit_positions, events, figures
 from worker.db import files as kept_files
@@ -208,6 +214,36 @@ def gate() -> str:
     """The one that looks at pixels, loaded."""
     card = FrontalGate.load().card
     return f"{card.name} {card.version} looks at pixels, weights {card.weights_sha256[:12]}"
+
+
+def decoders() -> str:
+    """Whether a compressed image is decoded, in the process apart that does it."""
+    side, image = 8, BytesIO()
+    Image.new("L", (side, side)).save(image, "JPEG")
+    apart = Decoders()
+    try:
+        apart.decode(
+            Frame(
+                transfer_syntax=JPEGBaseline8Bit,
+                rows=side,
+                columns=side,
+                bits_allocated=8,
+                bits_stored=8,
+                signed=False,
+                data=image.getvalue(),
+            )
+        )
+    finally:
+        apart.close()
+    return "a JPEG is read by a process apart"
+
+
+def confinement() -> str:
+    """What those processes can reach."""
+    version = landlock_version()
+    if not version:
+        raise WorkerError("this kernel has no Landlock: a decoder that an image took over could end processes of this account")
+    return f"by Landlock {version}: decoders reach no file, no network and no other process"
 
 
 def device(settings: Settings) -> str:

@@ -80,6 +80,11 @@ def _checks(settings: Settings) -> Iterator[Check]:
         yield _tried(
             "gate", checks.gate, "install cxr-worker again: the gate's weights ship with it; or set gate.pixels to false"
         )
+    yield _tried(
+        "decoders", checks.decoders, "install cxr-worker again, with what it depends on; or give the machine more memory"
+    )
+    cure = "run Linux 5.13 or newer with Landlock (lsm=landlock,... on its command line); nothing else depends on it"
+    yield replace(_tried("confinement", checks.confinement, cure), advisory=True)
     yield _tried("device", partial(checks.device, settings), "set inference.device to auto or cpu, or look at nvidia-smi")
     yield from _tls(settings)
     if settings.audit is not None:
