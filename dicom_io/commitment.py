@@ -3,6 +3,7 @@
 import ssl
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from time import monotonic
 from typing import Final
 
 from pydicom.dataset import Dataset
@@ -10,7 +11,7 @@ from pydicom.uid import ImplicitVRLittleEndian
 
 from dicom_io.bounded import value_of
 from dicom_io.command import Element, Request
-from dicom_io.errors import InvalidObject, NotDicom, ObjectRefused, PeerRefused
+from dicom_io.errors import InvalidObject, NotDicom, ObjectRefused, PeerRefused, PeerUnavailable, Retryable
 from dicom_io.foreign import any_error_as
 from dicom_io.payload import decode_payload, encode_payload, items_of, uid_of
 from dicom_io.proposal import Context
@@ -65,7 +66,8 @@ def ask_to_commit(
     Parameters
     ----------
     settle
-        Makes an answer durable. The peer is told of success when it returns, of a failure when it raises.
+        Makes an answer durable. The peer is told of success when it returns, of a failure when it raises. After
+        `InvalidObject`, as of a transaction that nobody began, another answer is waited for.
 
     Raises
     ------
@@ -87,12 +89,13 @@ def ask_to_commit(
             status = association.ask(_CONTEXT, command, _encoded(request)).command.get(Element.STATUS)
             if status != 0x0000:
                 raise PeerRefused(f"Storage commitment was refused with 0x{int(status or 0):04X}.")
-            event = association.next_request(seconds=WAIT_SECONDS)
-            if event is not None:
-                _settle(association, event, settle)
+            until = monotonic() + WAIT_SECONDS
+            while (event := _next_event(association, until)) is not None:
+                if _settle(association, event, settle):
+                    return True
     except ObjectRefused as error:
         raise ObjectRefused(f"{peer.ae_title} does not offer storage commitment.") from error
-    return event is not None
+    return False
 
 
 def read_commitment(encoded: bytes, transfer_syntax: str) -> Commitment:
@@ -115,12 +118,25 @@ def read_commitment(encoded: bytes, transfer_syntax: str) -> Commitment:
         )
 
 
-def _settle(association: Association, event: Message, settle: Callable[[Commitment], None]) -> None:
+def _next_event(association: Association, until: float) -> Message | None:
+    try:
+        return association.next_request(seconds=max(0.0, until - monotonic()))
+    except PeerUnavailable:  # it was asked; some close the association then, and answer on another
+        return None
+
+
+def _settle(association: Association, event: Message, settle: Callable[[Commitment], None]) -> bool:
+    """Take an answer; whether it was one to what we asked, now or earlier."""
     status = 0x0110
     try:
         if event.command.get(Element.COMMAND_FIELD) == Request.N_EVENT_REPORT:
             settle(read_commitment(event.dataset, ImplicitVRLittleEndian))
             status = 0x0000
+    except InvalidObject:  # the right one may come behind it
+        status = 0x0106
+    except Retryable:
+        status = 0x0213
+        raise
     finally:
         association.answer(
             event,
@@ -131,6 +147,7 @@ def _settle(association: Association, event: Message, settle: Callable[[Commitme
                 Element.STATUS: status,
             },
         )
+    return status == 0x0000
 
 
 def _encoded(request: CommitmentRequest) -> bytes:

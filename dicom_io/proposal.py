@@ -1,6 +1,6 @@
 """What we ask for when we open an association, and what is answered (PS3.8 9.3.2 to 9.3.4)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RJ, A_ASSOCIATE_RQ
@@ -13,6 +13,8 @@ from dicom_io.values import SOPClassUID, TransferSyntaxUID
 
 Context = tuple[SOPClassUID, TransferSyntaxUID]
 """A presentation context with its one transfer syntax."""
+_NOT_NOW = (1, 2)
+"""Results "user-rejection" and "no-reason (provider rejection)" (PS3.8 table 9-18)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +23,8 @@ class Acceptance:
 
     contexts: Mapping[Context, int]
     """The numbers of the presentation contexts that it takes."""
+    not_now: Collection[Context]
+    """Which it refuses as the user of its services, or without a reason, and not because it does not know them."""
     maximum_pdu_bytes: int
     """What a PDU sent to it may hold; 0: anything."""
 
@@ -66,8 +70,10 @@ def decode_acceptance(encoded: bytes, contexts: Sequence[Context]) -> Acceptance
     if not results:
         raise NotDicom("An A-ASSOCIATE-AC answers nothing that was proposed.")
     accepted = {int(each.context_id or 0) for each in results if each.result == 0}
+    not_now = {int(each.context_id or 0) for each in results if each.result in _NOT_NOW}
     return Acceptance(
         contexts={context: 2 * place + 1 for place, context in enumerate(contexts) if 2 * place + 1 in accepted},
+        not_now=frozenset(context for place, context in enumerate(contexts) if 2 * place + 1 in not_now),
         maximum_pdu_bytes=int(answer.maximum_length_received or 0),
     )
 

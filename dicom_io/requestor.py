@@ -7,14 +7,22 @@ which costs some milliseconds an object, and it says nothing of what is wrong wi
 import ssl
 import struct
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from time import monotonic
 
 from dicom_io.command import NO_DATA_SET, CommandValue, Element, decode_command, encode_command
 from dicom_io.connection import LONGEST_PDU_BYTES, Connection, connect, in_words
-from dicom_io.errors import AssociationRejected, DicomError, NotDicom, ObjectRefused, PeerUnavailable, PeerUnreachable
+from dicom_io.errors import (
+    AssociationRejected,
+    DicomError,
+    NotDicom,
+    ObjectRefused,
+    PeerRefused,
+    PeerUnavailable,
+    PeerUnreachable,
+)
 from dicom_io.foreign import any_error_as
 from dicom_io.negotiation import MAX_PDU_BYTES
 from dicom_io.proposal import Context, decode_acceptance, decode_rejection, encode_proposal
@@ -65,7 +73,9 @@ def associate(
     AssociationRejected
         We are not let in: by the peer, or because a certificate does not do.
     ObjectRefused
-        None of the contexts was accepted.
+        None of the contexts was accepted: the peer does not know them.
+    PeerRefused
+        None was accepted, for another reason.
     """
     with connect(peer, tls) as connection:
         association = Association(connection)
@@ -86,6 +96,7 @@ class Association:
         self._connection = connection
         self._where = connection.where
         self._accepted: Mapping[Context, int] = {}
+        self._not_now: Collection[Context] = ()
         self._fragment_bytes = MAX_PDU_BYTES
         self._message_id = 0
         self._arrived: deque[Message] = deque()
@@ -102,15 +113,22 @@ class Association:
             if kind == Pdu.ASSOCIATE_RJ:
                 raise AssociationRejected(f"{called_ae_title} rejected the association: {decode_rejection(pdu)}.")
             acceptance = decode_acceptance(pdu, contexts)
-        self._accepted = acceptance.contexts
+        self._accepted, self._not_now = acceptance.contexts, acceptance.not_now
         self._fragment_bytes = max(min(acceptance.maximum_pdu_bytes or MAX_PDU_BYTES, MAX_PDU_BYTES) - 6, 2) & ~1
         if not self._accepted:
             self.release()
-            raise ObjectRefused(f"{called_ae_title} accepts none of the proposed storage classes and transfer syntaxes.")
+            words = f"{called_ae_title} accepts none of what is proposed"
+            if any(map(self.may_accept_later, contexts)):
+                raise PeerRefused(f"{words}, and does not say why.")
+            raise ObjectRefused(f"{words}: it knows no such SOP class, or not in these transfer syntaxes.")
 
     def accepts(self, context: Context) -> bool:
         """Whether messages of this SOP class may be sent in this transfer syntax."""
         return context in self._accepted
+
+    def may_accept_later(self, context: Context) -> bool:
+        """Whether it was refused for another reason than that the peer does not know it."""
+        return context in self._not_now
 
     def ask(self, context: Context, command: Command, dataset: bytes = b"") -> Message:
         """Send a request and wait for its response; requests of the peer that come first are kept for `next_request`.

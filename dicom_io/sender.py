@@ -49,10 +49,15 @@ def echo(peer: Peer, *, calling_ae_title: str, tls: ssl.SSLContext | None = None
         No connection, no association or no answer.
     PeerRefused
         The association was rejected, or the status is no success.
+    ObjectRefused
+        It can be talked to, and does not offer C-ECHO.
     """
     command: Command = {Element.AFFECTED_SOP_CLASS_UID: _VERIFICATION[0], Element.COMMAND_FIELD: Request.C_ECHO}
-    with associate(peer, [_VERIFICATION], calling_ae_title=calling_ae_title, tls=tls) as association:
-        status = _status_of(association.ask(_VERIFICATION, command))
+    try:
+        with associate(peer, [_VERIFICATION], calling_ae_title=calling_ae_title, tls=tls) as association:
+            status = _status_of(association.ask(_VERIFICATION, command))
+    except ObjectRefused as error:
+        raise ObjectRefused(f"{peer.ae_title} answers, but does not offer C-ECHO (the Verification SOP Class).") from error
     if status != 0x0000:
         raise PeerRefused(f"C-ECHO was answered 0x{status:04X}.")
 
@@ -152,7 +157,8 @@ def _not_taken(file: _Outgoing) -> ObjectRefused:
 def _store(association: Association, file: _Outgoing) -> DicomError | None:
     context = next(filter(association.accepts, file.contexts), None)
     if context is None:
-        return _not_taken(file)
+        refused = _not_taken(file)
+        return PeerRefused(str(refused)) if any(map(association.may_accept_later, file.contexts)) else refused
     try:
         dataset = _encoded(file, context)
     except PeerRefused as damaged:

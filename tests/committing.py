@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field
 from threading import Thread
 from typing import Any
@@ -23,6 +24,8 @@ class CommittingPacs:
     """Of the N-ACTION response."""
     at_once: bool = True
     """Whether the answer comes on the association of the request; else never."""
+    before: list[str] = field(default_factory=list)
+    """Transaction UIDs that nobody used, of which it tells first."""
     denied: dict[str, int] = field(default_factory=dict)
     """Failure reasons by SOP Instance UID."""
     received: list[str] = field(default_factory=list)
@@ -51,6 +54,16 @@ class CommittingPacs:
                 del ds[keyword]
         return ds
 
+    def report(self, assoc: Any, answer: Dataset) -> None:
+        """Tell it, behind answers to what nobody asked."""
+        strange = [deepcopy(answer) for _ in self.before]
+        for ds, unknown in zip(strange, self.before, strict=True):
+            ds.TransactionUID = unknown
+        for ds in (*strange, answer):
+            kind = 2 if "FailedSOPSequence" in ds else 1
+            status, _ = assoc.send_n_event_report(ds, kind, StorageCommitmentPushModel, StorageCommitmentPushModelInstance)
+            self.answered.append(int(status.get("Status", -1)))
+
 
 @contextmanager
 def committing_pacs(*, syntaxes: Sequence[str] = ("1.2.840.10008.1.2.1", "1.2.840.10008.1.2")) -> Iterator[CommittingPacs]:
@@ -66,17 +79,12 @@ def committing_pacs(*, syntaxes: Sequence[str] = ("1.2.840.10008.1.2.1", "1.2.84
         request = event.action_information
         pacs.requests.append(request)
         if pacs.at_once and pacs.status == 0x0000:
-            threads.append(Thread(target=report, args=(event.assoc, pacs.result(request))))
+            threads.append(Thread(target=pacs.report, args=(event.assoc, pacs.result(request))))
         return pacs.status, None
 
     def responded(event: evt.Event) -> None:
         if type(event.message).__name__ == "N_ACTION_RSP" and threads and not threads[-1].is_alive():
             threads[-1].start()
-
-    def report(assoc: Any, ds: Dataset) -> None:
-        kind = 2 if "FailedSOPSequence" in ds else 1
-        status, _ = assoc.send_n_event_report(ds, kind, StorageCommitmentPushModel, StorageCommitmentPushModelInstance)
-        pacs.answered.append(int(status.get("Status", -1)))
 
     ae = AE(ae_title="PACS")
     for context in AllStoragePresentationContexts:

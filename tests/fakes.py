@@ -250,6 +250,8 @@ class FakePacs:
     status: int = 0x0000
     refused: dict[str, int] = field(default_factory=dict)
     """Statuses by Study Instance UID, where the objects of one are answered otherwise."""
+    comment: str = ""
+    """What is said beside a failure."""
     aborts: bool = False
     """Whether it breaks the association off at each object."""
     received: list[Dataset] = field(default_factory=list)
@@ -260,6 +262,14 @@ class FakePacs:
     calling_ae_titles: list[str] = field(default_factory=list)
     abort: Callable[[], None] = lambda: None
     """Breaks every open association off."""
+
+    def answer(self, status: int) -> Dataset:
+        """What a C-STORE response says."""
+        ds = Dataset()
+        ds.Status = status
+        if self.comment and status != 0x0000:
+            ds.ErrorComment = self.comment
+        return ds
 
     def destination(self, name: str = "pacs", **changes: Any) -> Destination:
         """This PACS as the worker knows it."""
@@ -274,11 +284,12 @@ def fake_pacs(
     tls: ssl.SSLContext | None = None,
     port: int = 0,
     ae_title: str = "PACS",
+    verification: bool = True,
 ) -> Iterator[FakePacs]:
-    """Run one, on a free port where none is given, over TLS where a context is."""
+    """Run one, on a free port where none is given, over TLS where a context is; without `verification` it knows no C-ECHO."""
     pacs = FakePacs()
 
-    def store(event: evt.Event) -> int:
+    def store(event: evt.Event) -> Dataset:
         pacs.encoded.append(event.encoded_dataset(include_meta=False))
         if pacs.aborts:
             event.assoc.abort()
@@ -287,7 +298,7 @@ def fake_pacs(
         if status == 0x0000 and not pacs.aborts:
             ds.file_meta = event.file_meta
             pacs.received.append(ds)
-        return status
+        return pacs.answer(status)
 
     def requested(event: evt.Event) -> None:
         requestor = event.assoc.requestor
@@ -304,7 +315,8 @@ def fake_pacs(
     ae.require_called_aet = require_called
     for context in AllStoragePresentationContexts:
         ae.add_supported_context(context.abstract_syntax, list(syntaxes))
-    ae.add_supported_context(Verification)
+    if verification:
+        ae.add_supported_context(Verification)
     handlers = [(evt.EVT_REQUESTED, requested), (evt.EVT_C_STORE, store)]
     server = ae.start_server(("127.0.0.1", port), block=False, evt_handlers=handlers, ssl_context=tls)
     assert server is not None

@@ -1,4 +1,4 @@
-"""What follows a report that was sent: its destination is asked to commit to it, or, unreachable, whether it is there again."""
+"""What follows a report that was sent: its destination is asked to commit to it."""
 
 from functools import partial
 
@@ -9,9 +9,10 @@ from dicom_io.commitment import STORAGE_COMMITMENT, Commitment, read_commitment
 from dicom_io.errors import DicomError, InvalidObject
 from dicom_io.normalized import NormalizedRequest, NormalizedService
 from worker.db import commitments, delivering
+from worker.errors import DatabaseUnavailable
 from worker.pipeline import Parts, deliver_later
 from worker.settings import Destination
-from worker.steps.deliver import ask, greet
+from worker.steps.deliver import ask
 from worker.values import DeliveryState
 
 log = structlog.get_logger()
@@ -29,11 +30,18 @@ def request_commitment(destination: Destination, parts: Parts) -> int:
         )
     if not due:
         return 0
+    if destination.url or not destination.storage_commitment:
+        with parts.database.write() as connection:
+            for delivery in due:  # it was to be asked when it stored them, and is not any more
+                delivering.mark_delivered(connection, delivery, now=parts.clock())
+        return len(due)
     transaction_uid = generate_uid(prefix=None)
     with parts.database.write() as connection:  # the answer may come before the request returns
         commitments.add(connection, transaction_uid, destination.name, now=parts.clock())
     try:
         ask(due, destination, parts.settings, transaction_uid=transaction_uid, settle=partial(settle_commitment, parts=parts))
+    except DatabaseUnavailable:
+        raise  # it is not the destination's fault
     except DicomError as error:
         for delivery in due:
             deliver_later(delivery, error, destination, parts)
@@ -55,22 +63,11 @@ def settle_commitment(answer: Commitment, *, parts: Parts) -> None:
     with parts.database.write() as connection:
         destination = commitments.settle(connection, answer, now=parts.clock())
     if destination is None:
+        log.warning("commitment.unknown")
         raise InvalidObject("Nobody was asked to commit under this transaction UID.")
     log.info("commitment.answered", destination=destination, count=len(answer.committed))
     if answer.failed:
         log.warning("commitment.failed", destination=destination, count=len(answer.failed))
-
-
-def resume_deliveries(destination: Destination, parts: Parts) -> int:
-    """Ask a destination that could not be reached whether it can be again; answer how many reports are due there at once."""
-    try:
-        greet(destination, parts.settings)
-    except DicomError:
-        return 0
-    with parts.database.write() as connection:
-        resumed = delivering.destination_answers(connection, destination.name, now=parts.clock())
-    log.info("destination.answers", destination=destination.name, count=resumed)
-    return resumed
 
 
 def committers(parts: Parts) -> dict[str, NormalizedService]:

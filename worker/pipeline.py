@@ -18,7 +18,7 @@ import structlog
 
 from cxr_models.errors import ModelError
 from dicom_io.errors import DicomError, ObjectRefused, PeerBusy
-from worker.db import analyses, arrivals, delivering, outcomes, studies
+from worker.db import analyses, arrivals, delivering, outcomes, reports, studies
 from worker.db.arrivals import Arrival
 from worker.db.database import Database
 from worker.db.studies import StudyProgress
@@ -240,6 +240,8 @@ def deliver_reports(destination: Destination, parts: Parts) -> int:
         probing = not due
         if probing:
             due = delivering.probe(connection, destination.name, now=parts.clock(), data_dir=parts.data_dir)
+    if destination.to_sender:
+        due = _sent_by_it(due, destination, parts)
     if not due:
         return 0
     kept = 0
@@ -257,6 +259,22 @@ def deliver_reports(destination: Destination, parts: Parts) -> int:
                 released = delivering.release(connection, destination.name, now=now)
                 log.info("destination.takes", destination=destination.name, count=released)
     log.info("reports.delivered", destination=destination.name, count=kept)
+    return kept
+
+
+def _sent_by_it(due: list[DueDelivery], destination: Destination, parts: Parts) -> list[DueDelivery]:
+    """Those of studies that this sender sent. It may be another one now than when they were made."""
+    kept = []
+    for delivery in due:
+        with parts.database.read() as connection:
+            senders = reports.senders(connection, delivery.study_id)
+        if destination.ae_title in senders:
+            kept.append(delivery)
+        else:
+            words = (
+                f"{destination.ae_title} did not send this study: another sender was '{destination.name}' when it was reported."
+            )
+            deliver_later(delivery, ObjectRefused(words), destination, parts)
     return kept
 
 

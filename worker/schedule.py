@@ -13,7 +13,8 @@ from apscheduler.triggers.cron import CronTrigger
 
 from worker import pipeline
 from worker.audit.job import Auditor
-from worker.commitment import request_commitment, resume_deliveries
+from worker.commitment import request_commitment
+from worker.contact import Contact
 from worker.db import analyses, commitments, delivering, evidence
 from worker.keeping.orphans import Fate, mend
 from worker.keeping.retention import retain
@@ -28,8 +29,6 @@ log = structlog.get_logger()
 STUDIES = "studies"
 NIGHTLY = "nightly"
 MEND = "mend"
-ECHO_EVERY = timedelta(seconds=15)
-"""How often a destination that could not be reached is asked whether it can be again."""
 RETAIN = "retain"
 AUDIT = "audit"
 _AUDIT_SECONDS = 5.0
@@ -157,26 +156,16 @@ class Schedule:
         return run
 
     def _deliverer(self, destination: Destination) -> Callable[[], None]:
-        next_echo: datetime | None = None
+        contact = Contact(destination, self._parts)
 
         def run() -> None:
-            nonlocal next_echo
             while not self._closing.is_set() and self._deliver_once(destination):
                 pass
-            with self._parts.database.read() as connection:
-                awaited = delivering.awaits_answer(connection, destination.name)
-            now = self._parts.clock()
-            if not awaited:
-                next_echo = None
-            elif next_echo is None or next_echo > now + ECHO_EVERY:  # the clock was set back
-                next_echo = now + ECHO_EVERY
-            elif next_echo <= now:
-                next_echo = now + ECHO_EVERY
-                if resume_deliveries(destination, self._parts):
-                    self.wake(_job_of(destination))
+            if contact.renew():
+                self.wake(_job_of(destination))
             with self._parts.database.read() as connection:
                 due = delivering.next_due(connection, destination.name)
-            self._come_back(_job_of(destination), min(filter(None, (due, next_echo)), default=None))
+            self._come_back(_job_of(destination), min(filter(None, (due, contact.next_echo)), default=None))
 
         return run
 

@@ -79,6 +79,22 @@ def test_a_study_of_two_senders_goes_back_to_both(database: Database, tmp_path: 
         assert (len(first.received), len(second.received)) == (1, 1)
 
 
+def test_a_report_does_not_go_to_a_sender_that_took_another_one_s_place(database: Database, tmp_path: Path) -> None:
+    with fake_pacs() as first, fake_pacs() as second:
+        site = _sites(database, tmp_path, first.port, second.port)
+        _receive(site, "one", sender="MODALITY 1")
+        site.settle()
+        known = site.parts.settings.destinations[0].model_copy(update={"ae_title": "MODALITY3"})
+        site.parts = replace(site.parts, settings=site.parts.settings.model_copy(update={"destinations": (known,)}))
+        assert site.deliver() == 0
+        assert first.received == []
+    (delivery,) = site.study(study_uid("one"))["deliveries"]
+    assert delivery["state"] == "failed"
+    assert delivery["last_error"] == (
+        "MODALITY3 did not send this study: another sender was 'back-MODALITY_1' when it was reported."
+    )
+
+
 def test_a_sender_is_told_why_its_study_was_not_analysed_and_no_other_is(database: Database, tmp_path: Path) -> None:
     with fake_pacs() as first, fake_pacs() as second:
         site = _sites(database, tmp_path, first.port, second.port)

@@ -22,8 +22,10 @@ from tests.servers import orthanc, wait_for
 from worker.commitment import request_commitment, settle_commitment
 from worker.db import commitments, delivering, listing, studies
 from worker.db.database import Database
+from worker.errors import DatabaseUnavailable
 from worker.receivers import receiver
 from worker.settings import Destination
+from worker.values import DeliveryState
 
 
 @pytest.fixture
@@ -167,19 +169,107 @@ def test_an_answer_that_comes_with_the_tenth_request_is_no_failure(
     assert "delivery_failed" not in asking.events(study_uid())
 
 
-def test_ten_requests_without_an_answer_are_enough_and_an_answer_still_counts(
+def test_after_ten_requests_without_an_answer_it_is_on_hold_and_still_asked_about_and_not_sent_again(
+    asking: Site, committing: CommittingPacs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    committing.at_once = False
+    with monkeypatch.context() as patched:
+        patched.setattr(commitment, "WAIT_SECONDS", 0.01)
+        for _ in range(12):
+            assert _ask(asking) == 1
+            asking.deliver()
+            asking.clock.go_on(minutes=10)
+    state, attempts, committed, error = _delivery(asking)
+    assert (state, attempts, committed) == ("on_hold", 12, False)
+    assert "unanswered" in str(error)
+    assert asking.study(study_uid())["deliveries"][0]["waits_for"] == "the destination's commitment; asked every 10 minutes"
+    assert asking.events(study_uid()).count("delivery_on_hold") == 1
+    committing.at_once = True
+    assert _ask(asking) == 1
+    assert _delivery(asking)[::2] == ("delivered", True)
+    assert len(committing.received) == 1
+
+
+def test_what_a_destination_denies_after_it_was_on_hold_for_its_word_is_given_up(
     asking: Site, committing: CommittingPacs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(commitment, "WAIT_SECONDS", 0.01)
     committing.at_once = False
-    for _ in range(12):
+    for _ in range(10):
         _ask(asking)
         asking.clock.go_on(minutes=10)
-    state, attempts, committed, error = _delivery(asking)
-    assert (state, attempts, committed) == ("failed", 10, False)
-    assert "unanswered" in str(error)
+    committing.denied[committing.received[0]] = 0x0112
     settle_commitment(_read(committing, -1), parts=asking.parts)
+    assert _delivery(asking)[:2] == ("failed", 10)
+
+
+def test_a_commitment_service_that_is_down_for_hours_costs_no_report(asking: Site, committing: CommittingPacs) -> None:
+    committing.status = 0x0213
+    for _ in range(20):
+        assert _ask(asking) == 0
+        asking.deliver()
+        asking.clock.go_on(minutes=10)
+    assert _delivery(asking)[0] == "on_hold"
+    committing.status = 0x0000
+    assert _ask(asking) == 1
     assert _delivery(asking)[::2] == ("delivered", True)
+    assert len(committing.received) == 1
+
+
+def test_a_denial_that_comes_on_an_association_of_its_own_counts_once(
+    asking: Site, committing: CommittingPacs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commitment, "WAIT_SECONDS", 0.01)
+    committing.at_once = False
+    committing.denied[committing.received[0]] = 0x0112
+    for asked in range(1, 10):
+        _ask(asking)
+        asking.clock.go_on(seconds=5)
+        settle_commitment(_read(committing, -1), parts=asking.parts)
+        assert _delivery(asking)[:2] == ("pending", asked)
+        asking.clock.go_on(minutes=10)
+        assert asking.deliver() == 1
+    _ask(asking)
+    settle_commitment(_read(committing, -1), parts=asking.parts)
+    assert _delivery(asking)[:2] == ("failed", 10)
+
+
+def test_an_answer_to_what_nobody_asked_is_refused_and_the_right_one_behind_it_counts(
+    asking: Site, committing: CommittingPacs
+) -> None:
+    committing.before = ["2.25.404"]
+    assert _ask(asking) == 1
+    wait_for(lambda: committing.answered == [0x0106, 0x0000], "both answers")
+    assert _delivery(asking) == ("delivered", 1, True, None)
+
+
+def test_a_database_that_is_away_when_the_answer_comes_is_no_failure_of_the_destination_s(
+    asking: Site, committing: CommittingPacs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(commitments, "settle", Mock(side_effect=DatabaseUnavailable))
+        with pytest.raises(DatabaseUnavailable):
+            _ask(asking)
+    wait_for(lambda: committing.answered == [0x0213], "the destination is told to try again")
+    assert _delivery(asking) == ("stored", 0, False, None)
+
+
+def test_a_report_that_was_committed_to_while_it_was_sent_again_stays_delivered(asking: Site) -> None:
+    with asking.database.read() as connection:
+        (sent,) = delivering.due(
+            connection, "pacs", now=asking.clock(), data_dir=asking.parts.data_dir, state=DeliveryState.STORED
+        )
+    _ask(asking)
+    with asking.database.write() as connection:
+        delivering.mark_stored(connection, sent, now=asking.clock())
+    assert _delivery(asking)[0] == "delivered"
+
+
+def test_what_is_stored_is_delivered_where_nobody_is_to_be_asked_any_more(asking: Site, committing: CommittingPacs) -> None:
+    known = committing.destination(storage_commitment=False)
+    assert request_commitment(known, asking.parts) == 1
+    assert _delivery(asking)[::2] == ("delivered", False)
+    assert committing.requests == []
 
 
 def test_how_long_a_destination_was_away_before_it_stored_a_report_leaves_it_all_its_questions(
@@ -258,29 +348,23 @@ def test_an_object_that_is_named_as_kept_and_as_lost_is_sent_again(
     both = Commitment(transaction_uid=transaction, committed=frozenset({uid}), failed={uid: "no such object instance"})
     for _ in range(2):  # what comes twice changes nothing
         settle_commitment(both, parts=asking.parts)
-        assert _delivery(asking)[:3] == ("pending", 2, False)
+        assert _delivery(asking)[:3] == ("pending", 1, False)
 
 
-def test_a_late_refusal_sends_nothing_again_that_was_given_up_or_taken_back(
+def test_a_late_refusal_sends_nothing_again_that_was_taken_back(
     asking: Site, committing: CommittingPacs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     committing.at_once = False
     monkeypatch.setattr(commitment, "WAIT_SECONDS", 0.01)
-    for _ in range(10):
-        _ask(asking)
-        asking.clock.go_on(minutes=10)
-    assert _delivery(asking)[0] == "failed"
+    _ask(asking)
     committing.denied[committing.received[0]] = 0x0112
-    settle_commitment(_read(committing, 0), parts=asking.parts)
-    assert _delivery(asking)[:2] == ("failed", 10)
     asking.engine.model = model_identity("2.0")
     with asking.database.write() as connection:
         found = studies.find(connection, study_uid())
         assert found is not None
         studies.analyse_again(connection, [found], now=asking.clock(), why="another model")
     asking.settle()
-    committing.denied.clear()
-    settle_commitment(_read(committing, 1), parts=asking.parts)
+    settle_commitment(_read(committing, 0), parts=asking.parts)
     assert [shown["state"] for shown in asking.study(study_uid())["deliveries"]] == ["superseded", "pending"]
 
 

@@ -4,11 +4,12 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+from sqlalchemy import update
 
 from dicom_io import requestor
 from tests.conftest import TestDatabase
@@ -16,10 +17,11 @@ from tests.factories import PATIENT, make_dx, make_study, study_uid
 from tests.fakes import FakeClock, FakeEngine, FakePacs, Site, fake_pacs, free_port, make_site, model_identity
 from tests.integration.test_stow import service
 from tests.servers import wait_for
-from worker import schedule
-from worker.commitment import resume_deliveries
+from worker import contact
+from worker.contact import Contact
 from worker.db import delivering, listing, studies
 from worker.db.database import Database
+from worker.db.schema import deliveries
 from worker.errors import DatabaseUnavailable
 from worker.pipeline import Parts
 from worker.schedule import Schedule
@@ -32,7 +34,7 @@ def _delivery(site: Site, name: str = "study") -> tuple[str, int, str]:
 
 
 def _resume(site: Site) -> int:
-    return sum(resume_deliveries(destination, site.parts) for destination in site.parts.settings.destinations)
+    return sum(Contact(destination, site.parts).ask() for destination in site.parts.settings.destinations)
 
 
 def _awaited(site: Site) -> bool:
@@ -236,6 +238,68 @@ def test_a_report_that_a_destination_never_keeps_holds_up_no_other(taking: Site,
     assert len(pacs.encoded) == tried + 3, "what is kept of others does not have it sent again"
 
 
+def test_what_goes_on_hold_meanwhile_does_not_put_off_the_next_try(taking: Site, pacs: FakePacs) -> None:
+    pacs.status = 0x0110
+    _attempt(taking, 10)
+    taking.receive(*make_study("late", views=("PA",)))
+    taking.settle()
+    taking.deliver()
+    assert taking.deliver() == 0, "one, to see"
+    tried = len(pacs.encoded)
+    with taking.database.write() as connection:
+        held = {"state": "on_hold", "attempts": 10, "next_attempt_at": taking.clock() + timedelta(minutes=18)}
+        connection.execute(update(deliveries).where(deliveries.c.state == "pending").values(held))
+    taking.clock.go_on(minutes=10)
+    pacs.status = 0x0000
+    assert taking.deliver() == 1
+    assert len(pacs.encoded) == tried + 1
+    assert taking.deliver() == 3
+
+
+def test_a_comment_with_control_characters_harms_neither_the_database_nor_what_waits_behind_it(
+    taking: Site, pacs: FakePacs
+) -> None:
+    pacs.comment = "ORA-00001\0rest of a buffer\x1b[31m"
+    pacs.refused = {study_uid("one"): 0x0110}
+    assert taking.deliver() == 2
+    assert _delivery(taking, "one") == (
+        "pending", 1, "C-STORE was answered 0x0110. The peer says: ORA-00001 rest of a buffer [31m",
+    )  # fmt: skip
+
+
+def test_a_destination_without_c_echo_is_sent_what_waited_for_it_when_it_is_back(away: Site) -> None:
+    for _ in range(9):
+        away.clock.go_on(minutes=10)
+        away.deliver()
+    assert _delivery(away)[0] == "on_hold"
+    with _back(away, verification=False) as pacs:
+        assert _resume(away) == 1
+        assert away.deliver() == 1
+        assert len(pacs.received) == 1
+
+
+def test_a_destination_that_answers_and_lets_nothing_be_stored_is_tried_in_its_own_time(
+    database: Database, tmp_path: Path
+) -> None:
+    with service() as web:
+        web.status_of_posts = 403
+        known = Destination(name="pacs", url=web.url, outputs=("sr",))
+        site = make_site(database, tmp_path / "var", destinations=(known,))
+        site.receive(make_dx())
+        site.settle()
+        contact = Contact(known, site.parts)
+        for _ in range(4 * 60 * 3):
+            site.deliver()
+            contact.renew()
+            site.clock.go_on(seconds=15)
+        assert len(web.bodies) < 10 + 2 + 18, "ten attempts, those that the first answer is worth, and one every ten minutes"
+        assert site.events(study_uid()).count("delivery_on_hold") <= 2
+        web.status_of_posts = None
+        site.clock.go_on(minutes=10)
+        contact.renew()
+        assert site.deliver() == 1
+
+
 def test_what_a_destination_said_never_to_take_is_given_up_also_where_it_was_on_hold(taking: Site, pacs: FakePacs) -> None:
     pacs.status = 0x0110
     _attempt(taking, 10)
@@ -401,7 +465,7 @@ def _states(parts: Parts) -> dict[str, str]:
 def test_the_running_worker_notices_that_a_destination_is_back(
     test_database: TestDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(schedule, "ECHO_EVERY", schedule.ECHO_EVERY / 100)
+    monkeypatch.setattr(contact, "ECHO_EVERY", contact.ECHO_EVERY / 100)
     pacs = Destination(name="pacs", ae_title="PACS", host="127.0.0.1", port=free_port(), outputs=("sr",))
     with _running(test_database, tmp_path, pacs) as parts:
         wait_for(lambda: _attempted(parts), "the first attempt")

@@ -3,9 +3,10 @@
 import socket
 import struct
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Event, Thread
+from unittest.mock import Mock
 
 import pytest
 from pydicom.dataset import Dataset
@@ -14,7 +15,7 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from dicom_io import requestor
 from dicom_io.command import NO_DATA_SET, CommandValue, Element, Request, decode_command, encode_command
 from dicom_io.commitment import STORAGE_COMMITMENT, Commitment, CommitmentRequest, ask_to_commit
-from dicom_io.errors import InvalidObject, ObjectRefused, PeerUnavailable, PeerUnreachable
+from dicom_io.errors import InvalidObject, ObjectRefused, PeerRefused, PeerUnavailable, PeerUnreachable
 from dicom_io.negotiation import MAX_PDU_BYTES, agree, decode_request
 from dicom_io.payload import encode_payload
 from dicom_io.proposal import Context
@@ -182,7 +183,7 @@ def test_a_request_that_comes_before_the_answer_is_kept_for_its_turn() -> None:
     }
 
 
-@pytest.mark.parametrize(("settles", "status"), [(True, 0x0000), (False, 0x0110)])
+@pytest.mark.parametrize(("settles", "status"), [(True, 0x0000), (False, 0x0106)])
 def test_a_commitment_is_asked_for_as_the_standard_says_and_its_answer_answered(*, settles: bool, status: int) -> None:
     answer = Dataset()
     answer.TransactionUID = "1.2.3.4"
@@ -206,8 +207,8 @@ def test_a_commitment_is_asked_for_as_the_standard_says_and_its_answer_answered(
             raise InvalidObject
 
     request = CommitmentRequest(transaction_uid="1.2.3.4", objects=[(CONTEXT[0], SOPInstanceUID("1.2.3"))])
-    with scripted(script) as (peer, nodes), nullcontext() if settles else pytest.raises(InvalidObject):
-        assert ask_to_commit(peer, request, calling_ae_title="CXRWORKER", settle=settle)
+    with scripted(script) as (peer, nodes):
+        assert ask_to_commit(peer, request, calling_ae_title="CXRWORKER", settle=settle) == settles
     (node,) = nodes
     assert node.command(0) == {
         Element.REQUESTED_SOP_CLASS_UID: STORAGE_COMMITMENT,
@@ -226,6 +227,38 @@ def test_a_commitment_is_asked_for_as_the_standard_says_and_its_answer_answered(
         Element.AFFECTED_SOP_INSTANCE_UID: "1.2.840.10008.1.20.1.1",
         Element.EVENT_TYPE_ID: 2,
     }
+
+
+@pytest.mark.parametrize("ending", [struct.pack(">BxI4x", Pdu.RELEASE_RQ, 4), struct.pack(">BxI4x", Pdu.ABORT, 4), b""])
+def test_a_peer_that_ends_the_association_after_it_was_asked_to_commit_was_asked(ending: bytes) -> None:
+    def script(node: Node) -> None:
+        node.accept()
+        node.message()
+        node.say({Element.COMMAND_FIELD: 0x8130, Element.MESSAGE_ID_BEING_RESPONDED_TO: 1, Element.STATUS: 0})
+        node.connection.sendall(ending)
+
+    request = CommitmentRequest(transaction_uid="1.2.3.4", objects=[(CONTEXT[0], SOPInstanceUID("1.2.3"))])
+    with scripted(script) as (peer, _):
+        assert not ask_to_commit(peer, request, calling_ae_title="CXRWORKER", settle=Mock(side_effect=AssertionError))
+
+
+@pytest.mark.parametrize(("result", "is_final"), [(1, False), (2, False), (3, True), (4, True)])
+def test_only_a_context_that_the_peer_does_not_know_is_refused_for_good(result: int, *, is_final: bool) -> None:
+    def refused(answer: bytes) -> bytes:
+        at = answer.index(b"\x21\0") + 6  # PS3.8 table 9-18
+        return answer[:at] + bytes([result]) + answer[at + 1 :]
+
+    def script(node: Node) -> None:
+        node.accept(changed=refused)
+        release(node)
+
+    with (
+        scripted(script) as (peer, _),
+        pytest.raises(PeerRefused) as caught,
+        associate(peer, [CONTEXT], calling_ae_title="CXR"),
+    ):
+        pass
+    assert isinstance(caught.value, ObjectRefused) == is_final
 
 
 def test_message_numbers_begin_again_after_the_last() -> None:

@@ -33,8 +33,8 @@ from tests.requirements import need
 from tests.servers import orthanc
 from tests.viewer import orthanc_plugins
 from worker.cli.doctor import examine
-from worker.commitment import resume_deliveries
 from worker.configuration import read_settings
+from worker.contact import Contact
 from worker.db import delivering
 from worker.db.database import Database
 from worker.errors import ConfigurationError
@@ -50,6 +50,8 @@ class Service:
     status: int = 200
     answer: bytes = b"{}"
     headers: dict[str, str] = field(default_factory=dict)
+    status_of_posts: int | None = None
+    """Of what is to be stored, where it is another one."""
     refused: dict[int, int] = field(default_factory=dict)
     """Statuses of other answers, by the number of the request."""
     authorization: list[str] = field(default_factory=list)
@@ -67,12 +69,15 @@ def service(*, tls: ssl.SSLContext | None = None) -> Iterator[Service]:
 
         def do_POST(self) -> None:
             told.bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
-            self.do_GET()
+            self._answer(told.status if told.status_of_posts is None else told.status_of_posts)
 
         def do_GET(self) -> None:
+            self._answer(told.status)
+
+        def _answer(self, status: int) -> None:
             told.connections.add(self.client_address[1])
             told.authorization.append(self.headers.get("Authorization", ""))
-            self.send_response(told.refused.get(len(told.authorization), told.status))
+            self.send_response(told.refused.get(len(told.authorization), status))
             for name, value in told.headers.items():
                 self.send_header(name, value)
             self.send_header("Content-Length", str(len(told.answer)))
@@ -204,7 +209,7 @@ def test_a_service_that_asks_for_time_is_given_it(database: Database, tmp_path: 
     web.status = 200
     site.clock.go_on(seconds=119)
     assert site.deliver() == 0
-    assert resume_deliveries(known, site.parts) == 0, "it answers, and has asked for time"
+    assert Contact(known, site.parts).ask() == 0, "it answers, and has asked for time"
     site.clock.go_on(seconds=1)
     assert site.deliver() == 2
 
@@ -461,10 +466,10 @@ def test_a_service_that_lets_us_in_again_is_sent_at_once_what_waits(database: Da
     site.settle()
     web.status = 401
     assert site.deliver() == 0
-    assert resume_deliveries(known, site.parts) == 0
+    assert Contact(known, site.parts).ask() == 0
     web.status = 200
     assert site.deliver() == 0, "before its time"
-    assert resume_deliveries(known, site.parts) == 1
+    assert Contact(known, site.parts).ask() == 1
     assert site.deliver() == 1
     assert site.study(study_uid())["state"] == "delivered"
 

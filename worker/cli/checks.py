@@ -122,7 +122,7 @@ def deliveries(settings: Settings) -> str:
     if failed or held or lost:
         words = (
             [f"{failed} given up"] * bool(failed)
-            + [f"{held} on hold until their destination answers or takes one"] * bool(held)
+            + [f"{held} on hold until their destination answers, takes one or commits to them"] * bool(held)
             + [f"some wait for {name}, which is not configured" for name in sorted(lost)]
         )
         raise WorkerError(", ".join(words))

@@ -4,10 +4,10 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from sqlalchemy import Connection, delete, exists, insert, select, update
+from sqlalchemy import Connection, delete, exists, insert, or_, select, update
 
 from dicom_io.commitment import Commitment
-from dicom_io.errors import PeerRefused, PeerUnavailable
+from dicom_io.errors import ObjectRefused, PeerRefused, PeerUnavailable
 from dicom_io.values import SOPClassUID, SOPInstanceUID
 from worker.db import delivering, schema
 from worker.db.schema import commitments, deliveries
@@ -24,10 +24,10 @@ def add(connection: Connection, transaction_uid: str, destination: str, *, now: 
 
 
 def was_asked(connection: Connection, delivery: DueDelivery, *, now: datetime) -> None:
-    """Note that a destination was asked: it is asked again unless it answers in time, or the delivery is given up."""
+    """Note that a destination was asked: unless it answers it is asked again, in the end with the delivery on hold."""
     asked = _count_question(connection, delivery, now=now)
     if asked >= MAX_ATTEMPTS:
-        error = PeerUnavailable(f"Stored, but not committed to: {MAX_ATTEMPTS} attempts, and the last request is unanswered.")
+        error = PeerUnavailable(f"Stored, but not committed to: {asked} attempts, and the last request is unanswered.")
         asked_before = replace(delivery, attempts=asked - 1)
         delivering.mark_undelivered(connection, asked_before, error, next_attempt_at=None, now=now)
 
@@ -37,7 +37,7 @@ def _count_question(connection: Connection, delivery: DueDelivery, *, now: datet
     asked = deliveries.c.asked + 1
     counted = connection.execute(
         update(deliveries)
-        .where(deliveries.c.id == delivery.id, deliveries.c.state == DeliveryState.STORED)
+        .where(deliveries.c.id == delivery.id, or_(deliveries.c.state == DeliveryState.STORED, delivering.uncommitted()))
         .values(asked=asked, attempts=asked, next_attempt_at=now + _ANSWER_TIME, unreachable=False, last_error=None)
         .returning(deliveries.c.asked)
     ).scalar_one_or_none()
@@ -54,21 +54,22 @@ def settle(connection: Connection, answer: Commitment, *, now: datetime) -> str 
     str or None
         The destination, or None where nobody was asked under this transaction.
     """
-    destination: str | None = connection.execute(
+    request = connection.execute(
         update(commitments)
         .where(commitments.c.transaction_uid == answer.transaction_uid)
         .values(answered_at=now)
-        .returning(commitments.c.destination)
-    ).scalar_one_or_none()
-    if destination is None:
+        .returning(commitments.c.destination, commitments.c.asked_at)
+    ).one_or_none()
+    if request is None:
         return None
+    destination = str(request.destination)
     waiting = _waiting(connection, destination, {*answer.committed, *answer.failed})
     for uid, (delivery, _) in waiting.items():
         if uid in answer.committed and uid not in answer.failed:
             delivering.mark_delivered(connection, delivery, now=now, committed=True)
-    for uid, (delivery, state) in waiting.items():
-        if uid in answer.failed and state is DeliveryState.STORED:
-            _send_again(connection, delivery, answer.failed[uid], now=now)
+    for uid, (delivery, is_asked_about) in waiting.items():
+        if uid in answer.failed and is_asked_about:
+            _send_again(connection, delivery, answer.failed[uid], asked_at=request.asked_at, now=now)
     return destination
 
 
@@ -83,10 +84,15 @@ def forget(connection: Connection, *, before: datetime) -> int:
     return connection.execute(delete(commitments).where(commitments.c.asked_at < before, ~unsettled)).rowcount
 
 
-def _send_again(connection: Connection, delivery: DueDelivery, reason: str, *, now: datetime) -> None:
-    error = PeerRefused(f"Stored, but not committed to: {reason}.")
-    asked = _count_question(connection, delivery, now=now)
+def _send_again(connection: Connection, delivery: DueDelivery, reason: str, *, asked_at: datetime, now: datetime) -> None:
+    words = f"Stored, but not committed to: {reason}."
+    # Counting a question puts the next one off: until then it is due, at a moment before it was asked.
+    counted = connection.execute(
+        select(deliveries.c.asked).where(deliveries.c.id == delivery.id, deliveries.c.next_attempt_at > asked_at)
+    ).scalar_one_or_none()
+    asked = counted or _count_question(connection, delivery, now=now)
     again_at = next_attempt(asked, now=now)
+    error = ObjectRefused(words) if again_at is None else PeerRefused(words)
     delivering.mark_undelivered(connection, replace(delivery, attempts=asked - 1), error, next_attempt_at=again_at, now=now)
     if again_at is not None:
         connection.execute(update(deliveries).where(deliveries.c.id == delivery.id).values(state=DeliveryState.PENDING))
@@ -94,11 +100,12 @@ def _send_again(connection: Connection, delivery: DueDelivery, reason: str, *, n
 
 def _waiting(
     connection: Connection, destination: str, uids: set[SOPInstanceUID]
-) -> dict[SOPInstanceUID, tuple[DueDelivery, DeliveryState]]:
+) -> dict[SOPInstanceUID, tuple[DueDelivery, bool]]:
+    """What waits at a destination under these UIDs, and whether it keeps it."""
     rows = connection.execute(
         select(
             deliveries.c.id,
-            deliveries.c.state,
+            or_(deliveries.c.state == DeliveryState.STORED, delivering.uncommitted()).label("kept"),
             deliveries.c.attempts,
             schema.reports.c.study_id,
             schema.reports.c.sop_class_uid,
@@ -123,7 +130,7 @@ def _waiting(
                 path=Path(row.path),
                 attempts=row.attempts,
             ),
-            DeliveryState(row.state),
+            bool(row.kept),
         )
         for row in rows
     }

@@ -12,7 +12,7 @@ from dicom_io.values import SOPClassUID, SOPInstanceUID
 from worker.db import events, schema, studies
 from worker.db.reports import ENDED, all_delivered, has_no_file
 from worker.db.schema import deliveries, reports
-from worker.retry import FIRST_DELAY, LONGEST_DELAY
+from worker.retry import FIRST_DELAY, LONGEST_DELAY, MAX_ATTEMPTS
 from worker.values import (
     DeliveryId,
     DeliveryState,
@@ -35,13 +35,14 @@ def due(
 ) -> list[DueDelivery]:
     """What a destination should be sent now: the most urgent study first, night work last, each study's reports in order.
 
-    With `DeliveryState.STORED`, what it should be asked to commit to.
+    With `DeliveryState.STORED`, what it should be asked to commit to, also where it is on hold for want of an answer.
     """
+    wanted = deliveries.c.state == state
+    if state is DeliveryState.STORED:
+        wanted = or_(wanted, uncommitted())
     chosen = (
         _to_send()
-        .where(
-            deliveries.c.destination == destination, deliveries.c.state == state, _has_come(deliveries.c.next_attempt_at, now)
-        )
+        .where(deliveries.c.destination == destination, wanted, _has_come(deliveries.c.next_attempt_at, now))
         .order_by(schema.studies.c.priority, studies.triage_rank().desc(), reports.c.id)
         .limit(_AT_ONCE)
     )
@@ -59,8 +60,8 @@ def probe(connection: Connection, destination: str, *, now: datetime, data_dir: 
 
     The least tried comes first: one that is never taken holds the others up once.
     """
-    last = select(func.max(deliveries.c.next_attempt_at)).where(_untaken(destination)).scalar_subquery()
-    chosen = _to_send().where(_untaken(destination), _has_come(last, now))
+    first = select(func.min(deliveries.c.next_attempt_at)).where(_untaken(destination)).scalar_subquery()
+    chosen = _to_send().where(_untaken(destination), _has_come(first, now))
     return _read(connection, chosen.order_by(deliveries.c.attempts, deliveries.c.id).limit(1), data_dir)
 
 
@@ -74,7 +75,12 @@ def release(connection: Connection, destination: str, *, now: datetime) -> int:
 
 def _untaken(destination: str) -> ColumnElement[bool]:
     held = deliveries.c.state == DeliveryState.ON_HOLD
-    return and_(deliveries.c.destination == destination, held, ~deliveries.c.unreachable)
+    return and_(deliveries.c.destination == destination, held, ~deliveries.c.unreachable, ~uncommitted())
+
+
+def uncommitted() -> ColumnElement[bool]:
+    """Deliveries on hold that their destination keeps: it was asked as often as it may be, and is still asked now and then."""
+    return and_(deliveries.c.state == DeliveryState.ON_HOLD, deliveries.c.asked >= MAX_ATTEMPTS)
 
 
 def _has_come(moment: ColumnElement[datetime], now: datetime) -> ColumnElement[bool]:
@@ -112,13 +118,13 @@ def _read(connection: Connection, chosen: Select[Any], data_dir: Path) -> list[D
 
 
 def mark_stored(connection: Connection, delivery: DueDelivery, *, now: datetime) -> None:
-    """Note that a destination keeps a report and is to be asked to commit to it, unless it was taken back meanwhile.
+    """Note that a destination keeps a report and is to be asked to commit to it, unless it ended otherwise meanwhile.
 
     From here on its attempts are the questions; how long the destination was away before says nothing of them.
     """
     connection.execute(
         update(deliveries)
-        .where(deliveries.c.id == delivery.id, deliveries.c.state != DeliveryState.SUPERSEDED)
+        .where(deliveries.c.id == delivery.id, deliveries.c.state.not_in(ENDED))
         .values(
             state=DeliveryState.STORED,
             attempts=deliveries.c.asked,
@@ -166,18 +172,20 @@ def mark_undelivered(
 ) -> DeliveryState:
     """Note a failed attempt: due again at a moment, or, where there is none, on hold or given up; answer how it stands.
 
-    Given up is only what the destination says of the object itself, or what it keeps and does not commit to. All else may heal:
-    what could not even be tried is due as soon as the destination can be reached, the rest when it takes one of it (`probe`).
+    Given up is only what the destination says of the object itself. All else may heal: what could not even be tried is due as
+    soon as the destination can be reached, what it keeps and does not commit to is asked about further on, and the rest is due
+    when it takes one of it (`probe`).
     """
-    state = select(deliveries.c.state).where(deliveries.c.id == delivery.id).with_for_update()
-    before = DeliveryState(connection.execute(state).scalar_one())
+    known = select(deliveries.c.state, deliveries.c.asked, deliveries.c.destination).where(deliveries.c.id == delivery.id)
+    row = connection.execute(known.with_for_update()).one()
+    before = DeliveryState(row.state)
     if before in {*ENDED, DeliveryState.FAILED}:
         return before  # committed to or taken back meanwhile
     unreachable = isinstance(error, PeerUnreachable | AssociationRejected)
     after = before
     if next_attempt_at is None:
-        for_good = isinstance(error, ObjectRefused) or (before is DeliveryState.STORED and not unreachable)
-        after = DeliveryState.FAILED if for_good else DeliveryState.ON_HOLD
+        after = DeliveryState.FAILED if isinstance(error, ObjectRefused) else DeliveryState.ON_HOLD
+    stays_there = before is DeliveryState.STORED and after is DeliveryState.ON_HOLD and not unreachable
     connection.execute(
         update(deliveries)
         .where(deliveries.c.id == delivery.id)
@@ -187,8 +195,11 @@ def mark_undelivered(
             last_error=error.in_full,
             unreachable=unreachable,
             next_attempt_at=next_attempt_at or now + LONGEST_DELAY,
+            asked=max(row.asked, MAX_ATTEMPTS) if stays_there else row.asked,
         )
     )
+    if before is DeliveryState.ON_HOLD and row.asked < MAX_ATTEMPTS:  # it was the probe: what it stands for waits as long
+        connection.execute(update(deliveries).where(_untaken(row.destination)).values(next_attempt_at=now + LONGEST_DELAY))
     if after is not before:
         _note(connection, f"delivery_{after}", delivery, at=now, detail=str(error))
     return after
@@ -201,7 +212,7 @@ def awaits_answer(connection: Connection, destination: str) -> bool:
 
 def destination_answers(connection: Connection, destination: str, *, now: datetime) -> int:
     """Make due what waited for a destination that can be reached again, with all its attempts before it; answer how many."""
-    on_hold = deliveries.c.state == DeliveryState.ON_HOLD
+    on_hold = and_(deliveries.c.state == DeliveryState.ON_HOLD, ~uncommitted())
     resumed = connection.execute(
         update(deliveries)
         .where(_unreached(destination))
@@ -213,6 +224,11 @@ def destination_answers(connection: Connection, destination: str, *, now: dateti
         )
     )
     return resumed.rowcount
+
+
+def destination_answers_as_before(connection: Connection, destination: str) -> None:
+    """Note that what failed there did not fail for want of an answer: it keeps its times, or waits for another to be taken."""
+    connection.execute(update(deliveries).where(_unreached(destination)).values(unreachable=False))
 
 
 def _unreached(destination: str) -> ColumnElement[bool]:
@@ -256,8 +272,8 @@ def not_retried(connection: Connection, delivery_ids: Sequence[int]) -> dict[int
 
 def next_due(connection: Connection, destination: str) -> datetime | None:
     """When a destination is next due to be sent something, or asked."""
-    waiting = deliveries.c.state.in_([DeliveryState.PENDING, DeliveryState.STORED])
+    waiting = or_(deliveries.c.state.in_([DeliveryState.PENDING, DeliveryState.STORED]), uncommitted())
     due_at = select(func.min(deliveries.c.next_attempt_at)).where(deliveries.c.destination == destination, waiting)
-    probed_at = select(func.max(deliveries.c.next_attempt_at)).where(_untaken(destination))
+    probed_at = select(func.min(deliveries.c.next_attempt_at)).where(_untaken(destination))
     moments = [connection.execute(moment).scalar() for moment in (due_at, probed_at)]
     return min(filter(None, moments), default=None)

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping, Select, select
 
 from worker.db.schema import deliveries, events, instances, predictions, reports, studies
+from worker.retry import MAX_ATTEMPTS
 from worker.values import DeliveryState, ModelRole
 
 Listed = dict[str, Any]
@@ -156,6 +157,8 @@ def _delivery(row: RowMapping) -> Listed:
 
 def _waits_for(row: RowMapping) -> str | None:
     state = DeliveryState(row["state"])
+    if state is DeliveryState.ON_HOLD and row["asked"] >= MAX_ATTEMPTS:
+        return "the destination's commitment; asked every 10 minutes"
     return _WAITS_FOR_ANSWER.get(state) if row["unreachable"] else _WAITS_FOR.get(state)
 
 
