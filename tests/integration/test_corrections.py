@@ -1,6 +1,7 @@
 """What the sender sent last counts, what the PACS has last is what the database says, and nothing outdated is sent."""
 
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -62,6 +63,43 @@ def test_a_report_that_waits_is_not_sent_once_another_patient_is_named(connected
     shown = connected.study(study_uid())
     assert [delivery["state"] for delivery in shown["deliveries"]] == ["superseded", "delivered"]
     assert shown["state"] == "delivered"
+
+
+@pytest.mark.parametrize(
+    "issuers",
+    [("", "B"), ("A", ""), ("A", "A"), ("A", "B"), ("A", "", "B"), ("", "A", "", "B")],
+    ids=["named late", "not named again", "same", "another", "another after none", "another between none"],
+)
+def test_a_report_that_waits_is_not_sent_once_another_issuer_of_its_patient_id_is_named(
+    connected: Site, pacs: FakePacs, issuers: tuple[str, ...]
+) -> None:
+    images = make_study(views=("PA", *["LL"] * (len(issuers) - 1)))
+    for ds, issuer in zip(images, issuers, strict=True):
+        ds.IssuerOfPatientID = issuer
+    connected.receive(*images[:-1])
+    connected.settle()
+    connected.receive(images[-1])
+    connected.deliver()
+    conflict = len({*issuers} - {""}) > 1
+    assert len(pacs.received) == (0 if conflict else 1)
+    assert ("patient_changed" in connected.events(study_uid())) is conflict
+    connected.settle()
+    shown = connected.study(study_uid())
+    assert (shown["state"] == "failed") is conflict
+    assert ("different Patient IDs or issuers" in (shown["reason"] or "")) is conflict
+
+
+def test_an_issuer_is_not_forgotten_for_an_image_of_another_patient_that_was_corrected(connected: Site, pacs: FakePacs) -> None:
+    frontal, lateral, last = make_study(views=("PA", "LL", "LL"))
+    frontal.IssuerOfPatientID, last.IssuerOfPatientID = "A", "B"
+    wrong = deepcopy(lateral)
+    wrong.PatientID = "SOMEBODY-ELSE"
+    connected.receive(frontal, wrong, lateral)
+    connected.settle()
+    assert connected.study(study_uid())["state"] == "reported"
+    connected.receive(last)
+    connected.deliver()
+    assert pacs.received == []
 
 
 def test_a_report_is_not_queued_when_an_image_came_while_it_was_made(

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, exists, select, update
 
 from dicom_io.part10 import Identity
 from dicom_io.values import SOPInstanceUID, StudyUID
@@ -77,7 +77,8 @@ def add_arrival(connection: Connection, arrival: Arrival) -> None:
 
 
 _HOLD = Statement(
-    "SELECT id, state, patient_id, accession_number FROM studies WHERE study_uid = :study_uid", locking=" FOR UPDATE"
+    "SELECT id, state, patient_id, issuer_of_patient_id, accession_number FROM studies WHERE study_uid = :study_uid",
+    locking=" FOR UPDATE",
 )
 _OPEN = Statement(
     "INSERT INTO studies (study_uid, patient_id, issuer_of_patient_id, accession_number, state, received_at, last_received_at)"
@@ -111,6 +112,8 @@ class _Held:
     id: StudyId
     state: str
     patient_id: str
+    issuer_of_patient_id: str
+    """The last that was named of its images of this patient; empty where none was."""
     accession_number: str
 
 
@@ -144,15 +147,33 @@ def _reopen(connection: Connection, before: _Held, arrival: Arrival) -> None:
     identity, study_id = arrival.identity, before.id
     if before.state != StudyState.ARRIVING:
         _note(connection, events.REOPENED, arrival, study_id=study_id, detail=f"was {before.state}")
-    if before.patient_id != identity.patient_id:
-        events.add(connection, "patient_changed", at=arrival.at, study_id=study_id, detail="An image with another Patient ID.")
-        reports.supersede(connection, study_id, why="An image with another Patient ID came before this was delivered.")
+    other = _other_patient(connection, before, identity)
+    if other:
+        events.add(connection, "patient_changed", at=arrival.at, study_id=study_id, detail=f"{other}.")
+        reports.supersede(connection, study_id, why=f"{other} came before this was delivered.")
+    issuer_before = before.issuer_of_patient_id if before.patient_id == identity.patient_id else ""
     _REOPEN(
         connection,
         study_id=study_id,
         state=StudyState.ARRIVING.value,
         last_received_at=stored(arrival.at, connection),
         patient_id=identity.patient_id,
-        issuer_of_patient_id=identity.issuer_of_patient_id,
+        issuer_of_patient_id=identity.issuer_of_patient_id or issuer_before,
         accession_number=identity.accession_number or before.accession_number,
     )
+
+
+def _other_patient(connection: Connection, before: _Held, identity: Identity) -> str:
+    """In words, by what an image is of another patient than its study; empty where it is not, as `of_one_patient` sees it."""
+    if before.patient_id != identity.patient_id:
+        return "An image with another Patient ID"
+    issuer, known = identity.issuer_of_patient_id, before.issuer_of_patient_id
+    if issuer == known or not issuer:
+        return ""
+    # None named yet, or one before an image of another patient made the study forget it.
+    return "An image with another issuer of its Patient ID" if known or _names_other(connection, before.id, issuer) else ""
+
+
+def _names_other(connection: Connection, study_id: StudyId, issuer: str) -> bool:
+    other = (instances.c.study_id == study_id) & instances.c.issuer_of_patient_id.not_in(["", issuer])
+    return bool(connection.execute(select(exists().where(other))).scalar_one())

@@ -11,8 +11,8 @@ from dicom_io.sameness import same_content
 from worker.values import ImageOutcome, StoredInstance
 
 PATIENT_CONFLICT = (
-    "Images with different Patient IDs arrived under this one Study Instance UID. Correct them at the sender and send "
-    "the study again: content sent later under the same SOP Instance UIDs replaces this."
+    "Images with different Patient IDs or issuers arrived under this one Study Instance UID. Correct them at the "
+    "sender and send the study again: content sent later under the same SOP Instance UIDs replaces this."
 )
 
 
