@@ -41,7 +41,8 @@ def ask_about_studies(sender: SenderSettings, parts: Parts) -> int:
     with parts.database.write() as connection:
         for study_uid, count in counts.items():
             ours = evidence.reports_there(connection, study_uid, destination.name) if destination is not None else 0
-            evidence.note_count(connection, source, study_uid, None if count is None else count - ours, now=now)
+            images = None if count is None or count < ours else count - ours
+            evidence.note_count(connection, source, study_uid, images, now=now)
     return len(due)
 
 

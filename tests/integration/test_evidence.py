@@ -132,6 +132,20 @@ def test_a_study_is_complete_when_every_image_is_here_that_notices_name(site: Si
     assert _state(site) == "ready"
 
 
+def test_an_image_that_nobody_named_says_that_others_may_come_too(site: Site) -> None:
+    images = make_study(views=("PA", "LL", "PA"))
+    _notice(site, images[0].SOPInstanceUID)
+    site.receive(images[0])
+    assert _state(site) == "ready"
+    for ds in images[1:]:
+        site.receive(ds)
+        site.clock.go_on(seconds=4)
+        assert _state(site) == "arriving"
+    site.clock.go_on(seconds=1)
+    assert _state(site) == "ready"
+    assert site.study(study_uid())["generation"] == 2
+
+
 def test_an_image_after_a_study_was_called_complete_reopens_it_as_ever(site: Site) -> None:
     frontal, lateral = make_study()
     _notice(site, frontal.SOPInstanceUID)
@@ -232,10 +246,11 @@ def test_a_study_is_complete_after_a_small_pause_when_its_pacs_has_no_more_image
     assert ask_about_studies(sender, site.parts) == 0, "once for each pause"
     assert _state(site) == "arriving"
     site.receive(lateral)
-    assert _state(site) == "arriving"
     site.clock.go_on(seconds=2)
+    assert _state(site) == "arriving", "it may have more by now"
+    assert ask_about_studies(sender, site.parts) == 1
     assert _state(site) == "ready"
-    assert archive.asked == 1
+    assert archive.asked == 2
     assert site.study(study_uid())["events"][-1]["detail"] == "as many instances as its PACS has are here"
 
 
@@ -251,6 +266,7 @@ def test_a_pacs_that_learns_of_more_images_is_asked_again_after_the_next_pause(s
         assert _state(site) == "arriving"
     site.receive(third)
     site.clock.go_on(seconds=2)
+    assert ask_about_studies(sender, site.parts) == 1
     assert _state(site) == "ready"
 
 
@@ -309,6 +325,46 @@ def test_our_own_reports_count_neither_there_nor_here(
     assert _state(site) == "arriving", "two of three images and our report"
     site.receive(third)
     site.clock.go_on(seconds=2)
+    ask_about_studies(sender, site.parts)
+    assert _state(site) == "ready"
+
+
+def test_a_pacs_that_counts_fewer_than_our_own_reports_makes_nothing_complete(
+    test_database: TestDatabase, tmp_path: Path, pacs: FakePacs, archive: Archive
+) -> None:
+    destination = pacs.destination(outputs=("sr", "text_sr"))
+    site = make_site(test_database.opened, tmp_path / "var", destinations=(destination,))
+    frontal, lateral = make_study()
+    site.receive(frontal)
+    site.settle()
+    site.deliver()
+    same = destination.model_copy(update={"ae_title": "ARCHIVE", "port": archive.port})
+    site.parts = replace(site.parts, settings=site.parts.settings.model_copy(update={"destinations": (same,)}))
+    sender = archive.sender()
+    _with_sender(site, sender)
+    archive.count = 1
+    site.receive(lateral)
+    site.clock.go_on(seconds=2)
+    assert ask_about_studies(sender, site.parts) == 1
+    assert _state(site) == "arriving"
+    site.clock.go_on(seconds=58)
+    assert _state(site) == "ready"
+
+
+def test_a_pacs_that_was_not_asked_since_the_last_image_makes_nothing_complete_though_another_was(site: Site) -> None:
+    first, second = make_study()
+    site.receive(first)
+    site.clock.go_on(seconds=1)
+    with site.database.write() as connection:
+        evidence.note_count(connection, "SLOW", study_uid(), 2, now=site.clock())
+    site.clock.go_on(seconds=1)
+    site.receive(second)
+    site.clock.go_on(seconds=1)
+    with site.database.write() as connection:
+        evidence.note_count(connection, "QUICK", study_uid(), 2, now=site.clock())
+    assert _state(site) == "arriving"
+    with site.database.write() as connection:
+        evidence.note_count(connection, "SLOW", study_uid(), None, now=site.clock())
     assert _state(site) == "ready"
 
 

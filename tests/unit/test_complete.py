@@ -21,7 +21,9 @@ SETTINGS = StudySettings.model_validate(
 
 
 def _study(*senders: str, **said: Any) -> StudyProgress:
-    evidence = Evidence(**{key: value if key in {"growing", "count"} else frozenset(value) for key, value in said.items()})
+    evidence = Evidence(
+        **{key: value if key in {"growing", "count", "outdated"} else frozenset(value) for key, value in said.items()}
+    )
     return StudyProgress(id=StudyId(1), last_received_at=NOON, senders=frozenset(senders), evidence=evidence)
 
 
@@ -54,12 +56,14 @@ def test_a_study_waits_as_long_as_the_most_patient_of_its_senders(senders: tuple
     [
         ({"named": ["1", "2"], "here": ["1"]}, 5),
         ({"named": ["1", "2"], "here": ["1", "2"]}, 0),
-        ({"named": ["1", "2"], "here": ["1", "2", "3"]}, 0),
+        ({"named": ["1", "2"], "here": ["1", "2", "3"]}, 5),
         ({"named": ["1"], "here": ["1"], "growing": True}, 5),
         ({"count": 2, "here": ["1"]}, 5),
         ({"count": 2, "here": ["1", "2"]}, 1),
         ({"count": 2, "here": ["1", "2", "3"]}, 1),
         ({"count": 0, "here": ["1"]}, 5),
+        ({"count": -1, "here": ["1"]}, 5),
+        ({"count": 2, "here": ["1", "2"], "outdated": True}, 5),
         ({"count": 1, "named": ["1", "2"], "here": ["1"]}, 5),
         ({"count": 1, "here": ["1"], "growing": True}, 5),
     ],

@@ -35,6 +35,8 @@ class Evidence:
     """SOP Instance UIDs that steps and notices named."""
     count: int | None = None
     """How many instances the PACS has."""
+    outdated: bool = False
+    """Whether an image came since a PACS said how many it has."""
     here: frozenset[str] = frozenset()
     """SOP Instance UIDs that were received."""
 
@@ -83,7 +85,9 @@ def of_arriving(connection: Connection) -> dict[StudyId, Evidence]:
     """What is said of the studies that may still grow, where anything is."""
     arriving = studies.c.state == StudyState.ARRIVING
     said = connection.execute(
-        select(studies.c.id, evidence).join(evidence, evidence.c.study_uid == studies.c.study_uid).where(arriving)
+        select(studies.c.id, studies.c.last_received_at, evidence)
+        .join(evidence, evidence.c.study_uid == studies.c.study_uid)
+        .where(arriving)
     ).mappings()
     found: defaultdict[StudyId, Evidence] = defaultdict(Evidence)
     for row in said:
@@ -94,6 +98,7 @@ def of_arriving(connection: Connection) -> dict[StudyId, Evidence]:
             growing=before.growing or row["growing"],
             named=before.named | frozenset(row["instances"]),
             count=row["count"] if before.count is None else max(before.count, row["count"] or 0),
+            outdated=before.outdated or (row["count"] is not None and row["at"] <= row["last_received_at"]),
         )
     if not found:
         return {}

@@ -31,9 +31,9 @@ def quiet_needed(study: StudyProgress, settings: StudySettings) -> timedelta:
 
 
 def why_whole(said: Evidence) -> str:
-    """In words, why no more images are to come; empty where nobody says so."""
+    """In words, why no more images are to come; empty where nobody says so, or an image came that they did not know of."""
     if said.growing:
         return ""
     if said.named:
-        return _NAMED if said.named <= said.here else ""
-    return _COUNTED if said.count and len(said.here) >= said.count else ""
+        return _NAMED if said.named == said.here else ""
+    return _COUNTED if not said.outdated and 0 < (said.count or 0) <= len(said.here) else ""
