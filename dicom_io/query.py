@@ -27,27 +27,28 @@ _COUNT: Final = re.compile(r" *\+?(\d{1,9}) *")
 
 def count_instances(
     peer: Peer, study_uids: Sequence[StudyUID], *, calling_ae_title: str, tls: ssl.SSLContext | None = None
-) -> Iterator[tuple[StudyUID, int | None]]:
+) -> Iterator[tuple[StudyUID, int | PeerRefused | None]]:
     """Ask for each study how many instances it has there, over one association, in the order given.
 
     Yields
     ------
     tuple
-        The study, and its Number of Study Related Instances (0020,1208); None where the peer does not know it or does not say.
+        The study, and its Number of Study Related Instances (0020,1208); None where the peer does not know it or does not say,
+        an error where it refuses this question: the others are asked.
 
     Raises
     ------
     PeerUnavailable
         No association, no answer, or it broke off.
     PeerRefused
-        It does not answer such questions, or refused one.
+        It does not answer such questions, or answers one with many.
     """
     with associate(peer, [_CONTEXT], calling_ae_title=calling_ae_title, tls=tls) as association:
         for study_uid in study_uids:
             yield study_uid, _count(association, study_uid)
 
 
-def _count(association: Association, study_uid: StudyUID) -> int | None:
+def _count(association: Association, study_uid: StudyUID) -> int | PeerRefused | None:
     command: Command = {
         Element.AFFECTED_SOP_CLASS_UID: _STUDY_ROOT,
         Element.COMMAND_FIELD: Request.C_FIND,
@@ -60,7 +61,7 @@ def _count(association: Association, study_uid: StudyUID) -> int | None:
         if status == _SUCCESS:
             return count
         if status not in _PENDING:
-            raise PeerRefused(f"C-FIND was answered 0x{status:04X}." if isinstance(status, int) else "C-FIND has no status.")
+            return PeerRefused(f"C-FIND was answered 0x{status:04X}." if isinstance(status, int) else "C-FIND has no status.")
         found = _read(answer.dataset, study_uid)
         count = count if found is None else found
         following = association.next_request(seconds=ANSWER_SECONDS)

@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from dicom_io.errors import DicomError
+from dicom_io.errors import DicomError, PeerRefused
 from dicom_io.query import count_instances
 from dicom_io.values import Peer, StudyUID
 from worker.db import evidence
@@ -32,18 +32,26 @@ def ask_about_studies(sender: SenderSettings, parts: Parts) -> int:
     if not due:
         return 0
     counts: dict[StudyUID, int | None] = dict.fromkeys(due)
-    destination = next((known for known in parts.settings.destinations if peer_of(known) == peer), None)
+    there = [known for known in parts.settings.destinations if peer_of(known) == peer]
     try:
-        tls = None if destination is None else client_context(parts.settings, destination)
-        counts.update(count_instances(peer, due, calling_ae_title=parts.settings.dicom.ae_title, tls=tls))
+        tls = client_context(parts.settings, there[0]) if there else None
+        for study_uid, said in count_instances(peer, due, calling_ae_title=parts.settings.dicom.ae_title, tls=tls):
+            if isinstance(said, PeerRefused):
+                _warn(sender, said)
+            else:
+                counts[study_uid] = said
     except (DicomError, ConfigurationError) as error:
-        log.warning("query.failed", calling_ae_title=sender.calling_ae_title, error=type(error).__name__)
+        _warn(sender, error)
     with parts.database.write() as connection:
         for study_uid, count in counts.items():
-            ours = evidence.reports_there(connection, study_uid, destination.name) if destination is not None else 0
+            ours = evidence.reports_there(connection, study_uid, [known.name for known in there])
             images = None if count is None or count < ours else count - ours
             evidence.note_count(connection, source, study_uid, images, now=now)
     return len(due)
+
+
+def _warn(sender: SenderSettings, error: Exception) -> None:
+    log.warning("query.failed", calling_ae_title=sender.calling_ae_title, error=type(error).__name__)
 
 
 def next_question(sender: SenderSettings, parts: Parts) -> datetime | None:

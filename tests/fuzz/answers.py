@@ -79,7 +79,7 @@ def _call(data: bytes) -> None:
                 raise Broken("not one outcome for each file")
         case 2:
             for _, count in count_instances(peer, [_STUDY, _STUDY], calling_ae_title="CXRWORKER"):
-                if count is not None and not 0 <= count < 10**9:
+                if isinstance(count, int) and not 0 <= count < 10**9:
                     raise Broken("a count that is none")
         case _:
             request = CommitmentRequest(transaction_uid="2.25.1", objects=[(SOPClassUID(told.DX), SOPInstanceUID("1.2.3"))])

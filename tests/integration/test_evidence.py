@@ -193,6 +193,8 @@ class Archive:
 
     def __init__(self) -> None:
         self.count: int | None = None
+        self.refuses = ""
+        """The Study Instance UID of which it refuses to say anything."""
         self.asked = 0
         self.port = free_port()
 
@@ -202,7 +204,9 @@ class Archive:
 
     def answer(self, event: evt.Event) -> Iterator[tuple[int, Dataset]]:
         self.asked += 1
-        if self.count is not None:
+        if event.identifier.StudyInstanceUID == self.refuses:
+            yield 0xC000, Dataset()
+        elif self.count is not None:
             found = Dataset()
             found.QueryRetrieveLevel = "STUDY"
             found.StudyInstanceUID = event.identifier.StudyInstanceUID
@@ -294,6 +298,18 @@ def test_a_pacs_that_is_away_is_not_asked_again_before_the_next_pause(site: Site
     assert _state(site) == "arriving"
 
 
+def test_a_pacs_that_refuses_one_question_is_asked_the_others(site: Site, archive: Archive) -> None:
+    sender = archive.sender()
+    _with_sender(site, sender)
+    archive.count, archive.refuses = 1, study_uid("first")
+    for name in ("first", "second", "third"):
+        site.receive(*make_study(name, views=("PA",)))
+    site.clock.go_on(seconds=2)
+    assert ask_about_studies(sender, site.parts) == 3
+    assert archive.asked == 3
+    assert [_state(site, name) for name in ("first", "second", "third")] == ["arriving", "ready", "ready"]
+
+
 def test_a_sender_without_a_pacs_is_not_asked_for(site: Site) -> None:
     sender = SenderSettings(calling_ae_title="MODALITY", quiet_seconds=3)
     _with_sender(site, sender)
@@ -326,6 +342,28 @@ def test_our_own_reports_count_neither_there_nor_here(
     site.receive(third)
     site.clock.go_on(seconds=2)
     ask_about_studies(sender, site.parts)
+    assert _state(site) == "ready"
+
+
+def test_a_report_that_two_destinations_at_one_pacs_were_sent_counts_once_and_those_of_one_of_them_too(
+    test_database: TestDatabase, tmp_path: Path, pacs: FakePacs, archive: Archive
+) -> None:
+    destinations = (pacs.destination("one", outputs=("sr",)), pacs.destination("two", outputs=("sr", "text_sr")))
+    site = make_site(test_database.opened, tmp_path / "var", destinations=destinations)
+    frontal, lateral = make_study()
+    site.receive(frontal)
+    site.settle()
+    site.deliver()
+    there = {"ae_title": "ARCHIVE", "port": archive.port}
+    same = tuple(destination.model_copy(update=there) for destination in destinations)
+    site.parts = replace(site.parts, settings=site.parts.settings.model_copy(update={"destinations": same}))
+    sender = archive.sender()
+    _with_sender(site, sender)
+    archive.count = 2 + len({report.SOPInstanceUID for report in pacs.received})
+    assert archive.count == 4
+    site.receive(lateral)
+    site.clock.go_on(seconds=2)
+    assert ask_about_studies(sender, site.parts) == 1
     assert _state(site) == "ready"
 
 

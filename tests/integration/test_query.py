@@ -47,7 +47,7 @@ def found(uid: str, count: Any) -> Dataset:
     return ds
 
 
-def ask(peer: Peer, *uids: str) -> list[int | None]:
+def ask(peer: Peer, *uids: str) -> list[int | PeerRefused | None]:
     return [count for _, count in count_instances(peer, [StudyUID(uid) for uid in uids], calling_ae_title="CXRWORKER")]
 
 
@@ -110,9 +110,16 @@ def test_a_peer_that_names_every_study_it_has_is_not_listened_to_for_long() -> N
         ask(peer, "1.2.3")
 
 
-def test_a_refused_question_is_an_error_that_names_the_status() -> None:
-    with archive(lambda _: iter([(0xA700, None)])) as peer, pytest.raises(PeerRefused, match="0xA700"):
-        ask(peer, "1.2.3")
+def test_a_refused_question_is_answered_with_an_error_that_names_the_status_and_the_others_are_asked() -> None:
+    def answer(identifier: Dataset) -> Answers:
+        uid = identifier.StudyInstanceUID
+        yield (0xA700, None) if uid == "1.2.3" else (0xFF00, found(uid, 7))
+
+    with archive(answer) as peer:
+        first, refused, last = ask(peer, "1.2.2", "1.2.3", "1.2.4")
+    assert (first, last) == (7, 7)
+    assert isinstance(refused, PeerRefused)
+    assert "0xA700" in str(refused)
 
 
 def test_a_peer_that_answers_no_queries_is_an_error() -> None:

@@ -133,15 +133,15 @@ def to_ask(connection: Connection, calling_ae_title: str, source: str, *, limit:
     return [(StudyUID(row.study_uid), row.last_received_at) for row in rows]
 
 
-def reports_there(connection: Connection, study_uid: StudyUID, destination: str) -> int:
-    """How many of our own reports of a study a destination keeps."""
+def reports_there(connection: Connection, study_uid: StudyUID, destinations: Collection[str]) -> int:
+    """How many of our own reports of a study are kept by one of these destinations, which are one PACS."""
     there = (
         select(func.count(reports.c.id.distinct()))
         .join(studies, studies.c.id == reports.c.study_id)
         .join(deliveries, deliveries.c.report_id == reports.c.id)
         .where(
             studies.c.study_uid == study_uid,
-            deliveries.c.destination == destination,
+            deliveries.c.destination.in_(destinations),
             deliveries.c.state == DeliveryState.DELIVERED,
         )
     )
