@@ -9,6 +9,7 @@ WorkerError
 └── Permanent               a person must look
     ├── ConfigurationError
     ├── DatabaseOutdated
+    ├── DatabaseDamaged
     ├── UnusableBackup
     ├── AnotherModel
     ├── FilesInDisorder
@@ -58,6 +59,10 @@ class ConfigurationError(Permanent):
 
 class DatabaseOutdated(Permanent):
     """The database is not at the newest migration: run 'cxr-worker db upgrade'."""
+
+
+class DatabaseDamaged(Permanent):
+    """The database is damaged: it cannot be read through. Stop the worker and run 'cxr-worker db restore FILE'."""
 
 
 class UnusableBackup(Permanent):

@@ -152,6 +152,45 @@ def test_a_damaged_database_is_replaced_and_kept(cxr_worker: Run, backup: Path, 
     assert next(tmp_path.glob("worker.db.before-*")).read_bytes() == b"damaged"
 
 
+def test_the_log_of_another_database_is_not_played_into_the_restored_one(
+    cxr_worker: Run, backup: Path, test_database: TestDatabase, tmp_path: Path
+) -> None:
+    log = tmp_path / "worker.db-wal"
+    other = open_database(test_database.url)
+    with other.write() as connection:
+        for _ in range(200):
+            events.add(connection, "opened", at=NOON, detail="word " * 100)
+    left = log.read_bytes()
+    other.close()
+    log.write_bytes(left)  # as a worker that was killed leaves it
+    (tmp_path / "worker.db").rename(tmp_path / "worker.db.broken")
+    code, out, said = cxr_worker("db", "restore", str(backup))
+    assert code == 0, said
+    (kept,) = tmp_path.glob("worker.db.before-*-wal")
+    assert kept.read_bytes() == left
+    assert str(kept) in out
+    with closing(sqlite3.connect(tmp_path / "worker.db")) as found:
+        assert found.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        assert found.execute("SELECT count(*) FROM events WHERE detail LIKE 'word%'").fetchone() == (0,)
+
+
+@pytest.mark.parametrize("command", [("db", "check"), ("doctor", "--deep")])
+def test_a_damaged_database_is_told(cxr_worker: Run, site: Site, test_database: TestDatabase, command: tuple[str, ...]) -> None:
+    site.receive(*make_study())
+    test_database.opened.close()
+    place = Path(test_database.url.removeprefix("sqlite:///"))
+    with closing(sqlite3.connect(place)) as found:
+        page, size = found.execute("SELECT rootpage FROM sqlite_master WHERE name = 'ix_events_at'").fetchone()[0], 4096
+    content = bytearray(place.read_bytes())
+    content[(page - 1) * size : page * size] = b"\xff" * size
+    place.write_bytes(content)
+    code, out, said = cxr_worker(*command)
+    assert code == 1
+    assert "The database is damaged: " in out + said
+    assert "cxr-worker db restore FILE" in out + said
+    assert "Traceback" not in said
+
+
 def test_where_there_is_no_database_a_backup_makes_one(cxr_worker: Run, backup: Path, tmp_path: Path) -> None:
     (tmp_path / "worker.db").unlink()
     assert "There was none before." in cxr_worker("db", "restore", str(backup))[1]

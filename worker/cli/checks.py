@@ -23,6 +23,7 @@ from worker.db import files as kept_files
 from worker.db.database import Database, open_database
 from worker.db.migrate import current_revision, require_newest
 from worker.db.retention import Ending
+from worker.db.soundness import require_whole
 from worker.errors import AnotherRunner, ConfigurationError, WorkerError
 from worker.keeping.deep_check import check_files
 from worker.keeping.retention import kept_in_words
@@ -61,6 +62,15 @@ def database(settings: Settings) -> str:
         return f"{opened.dialect} at migration {current_revision(opened)}"
     finally:
         opened.close()
+
+
+def pages(settings: Settings) -> str:
+    """Every page of the database, read."""
+    with _existing(settings) as database:
+        if database is None:
+            return "none yet"
+        require_whole(database)
+        return "agree" if database.dialect == "sqlite" else "are PostgreSQL's own matter"
 
 
 def files(settings: Settings) -> str:

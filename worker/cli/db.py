@@ -24,11 +24,13 @@ def upgrade(config: Config = None) -> None:
 
 @app.command()
 def check(config: Config = None) -> None:
-    """Tell whether the database is at the newest migration and its tables are as they should be."""
+    """Tell whether the database is whole, at the newest migration, and its tables are as they should be."""
     from worker.db.migrate import current_revision, differences
+    from worker.db.soundness import require_whole
     from worker.service import opened
 
     with opened(settings_of(config), migrate=False) as database:
+        require_whole(database)
         found = differences(database)
         if found:
             raise DatabaseOutdated(f"The tables differ from the schema: {'; '.join(found)}")
@@ -71,5 +73,5 @@ def restore(file: Annotated[Path, typer.Argument(help="A file that 'db backup' w
     from worker.keeping.backup import restore
 
     before = restore(settings_of(config), file, now=datetime.now(UTC))
-    kept = "There was none before." if before is None else f"The one before is kept as {before}."
+    kept = f"What was there before is kept: {', '.join(map(str, before))}." if before else "There was none before."
     print(f"Restored. {kept} What was received since is entered again when 'serve' or 'run' starts.")

@@ -36,6 +36,8 @@ def examine(settings: Settings, *, deep: bool = False) -> list[Check]:
     """Look at everything that the worker needs; where it is to be deep, read every stored file too."""
     found = [Check(name="configuration", ok=True, detail="read"), *_checks(settings)]
     if deep:
+        cure = "stop the worker and put a backup in its place: 'cxr-worker db restore FILE'"
+        found.append(_tried("database's pages", partial(checks.pages, settings), cure))
         cure = (
             "start 'serve' or 'run', which mends files without rows and rows without files; what changed: restore it, or "
             "have it sent again; what is open to others: chmod -R go= data_dir"

@@ -41,8 +41,8 @@ def back_up(settings: Settings, target: Path) -> int:
     return target.stat().st_size
 
 
-def restore(settings: Settings, backup: Path, *, now: datetime) -> Path | None:
-    """Put a backup in the place of the embedded database; answer where the one before it is kept, if there was any.
+def restore(settings: Settings, backup: Path, *, now: datetime) -> list[Path]:
+    """Put a backup in the place of the embedded database; answer where what was there before is kept.
 
     Raises
     ------
@@ -61,16 +61,19 @@ def restore(settings: Settings, backup: Path, *, now: datetime) -> Path | None:
     require_usable(backup)
     make_folder(place.parent)
     with runner_lock(settings.data_dir):
-        before = None
+        before, kept = place.with_name(f"{place.name}.before-{now:%Y%m%dT%H%M%S%f}"), []
         if place.exists():
             _close_for_good(place)
-            before = place.with_name(f"{place.name}.before-{now:%Y%m%dT%H%M%S}")
             before.hardlink_to(place)  # at no moment is there none: a worker that starts would make an empty one
+            kept.append(before)
         with _written(place, replacing=True) as part, closing(sqlite3.connect(backup)) as source:
             with closing(sqlite3.connect(part)) as copy:
                 source.backup(copy)
+                copy.execute("PRAGMA journal_mode = DELETE")
             require_usable(part)
-    return before
+            kept += _logs_moved(place, before)
+        require_usable(place)
+    return kept
 
 
 def require_usable(path: Path) -> None:
@@ -128,8 +131,16 @@ def _close_for_good(path: Path) -> None:
     try:
         with closing(sqlite3.connect(path, timeout=1)) as database:
             database.execute("PRAGMA journal_mode = DELETE")
-    except sqlite3.OperationalError as error:
-        raise AnotherRunner("A worker has the database open: stop 'serve', 'receive', 'run' and 'web' first.") from error
-    except sqlite3.DatabaseError:  # it is damaged, which is why it is replaced
-        for suffix in ("-wal", "-shm"):
-            path.with_name(path.name + suffix).unlink(missing_ok=True)
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:  # without what extends the code
+            raise AnotherRunner("A worker has the database open: stop 'serve', 'receive', 'run' and 'web' first.") from error
+        # else it is damaged, which is why it is replaced
+
+
+def _logs_moved(place: Path, before: Path) -> list[Path]:
+    """Take away the logs that SQLite would play into whatever has the database's name; answer where they are now."""
+    moved = []
+    for suffix in ("-wal", "-shm", "-journal"):
+        with suppress(FileNotFoundError):
+            moved.append(place.with_name(place.name + suffix).rename(before.with_name(before.name + suffix)))
+    return moved
