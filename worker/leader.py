@@ -1,8 +1,7 @@
 """One runner for one database: a lock that dies with its holder."""
 
-import fcntl
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from sqlalchemy import text
@@ -11,6 +10,7 @@ from sqlalchemy.exc import DBAPIError
 from worker.db.database import Database
 from worker.errors import AnotherRunner
 from worker.files import make_folder
+from worker.locks import held_alone
 
 _ADVISORY_KEY = 0x63787277  # "cxrw": any number will do, as long as every runner takes the same
 
@@ -65,9 +65,9 @@ def runner_lock(data_dir: Path) -> Iterator[None]:
         Somebody else holds it.
     """
     make_folder(data_dir)
-    with (data_dir / "runner.lock").open("a") as file:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stack.enter_context(held_alone(data_dir / "runner.lock"))
         except BlockingIOError as error:
             raise AnotherRunner from error
         yield

@@ -14,6 +14,8 @@ from tests.factories import make_study, study_uid
 from tests.fakes import NOON, Site, make_site
 from worker.db import events
 from worker.db.database import open_database
+from worker.errors import DatabaseUnavailable
+from worker.keeping.backup import require_usable
 from worker.keeping.orphans import Fate, mend
 from worker.leader import leadership
 
@@ -101,7 +103,7 @@ def test_a_restored_database_is_the_one_of_the_backup_and_the_one_before_is_kept
     restored.database.close()
 
 
-@pytest.mark.parametrize("who", ["a runner", "a receiver"])
+@pytest.mark.parametrize("who", ["a runner", "a receiver", "one that asked nothing yet"])
 def test_no_database_is_restored_under_a_running_worker(
     cxr_worker: Run, backup: Path, test_database: TestDatabase, tmp_path: Path, who: str
 ) -> None:
@@ -110,13 +112,41 @@ def test_no_database_is_restored_under_a_running_worker(
         stack.callback(other.close)
         if who == "a runner":
             stack.enter_context(leadership(other, data_dir=tmp_path / "var"))
-        else:
+        elif who == "a receiver":
             with other.read() as connection:
                 events.count_since(connection, "opened", since=NOON)
         code, _, said = cxr_worker("db", "restore", str(backup))
     assert code == 1
     assert "Another runner works" in said or "stop 'serve', 'receive'" in said
     assert _studies(tmp_path / "worker.db") == 2
+
+
+def test_nobody_opens_the_database_while_another_is_put_in_its_place(
+    cxr_worker: Run, backup: Path, test_database: TestDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+
+    def look(path: Path) -> None:
+        require_usable(path)
+        read.append(path.name)
+        if len(read) > 1:  # of the backup alone nobody is kept from the database
+            with pytest.raises(DatabaseUnavailable, match="'cxr-worker db restore' puts another"):
+                open_database(test_database.url)
+
+    monkeypatch.setattr("worker.keeping.backup.require_usable", look)
+    code, _, said = cxr_worker("db", "restore", str(backup))
+    assert code == 0, said
+    assert read == ["backup.db", "worker.db.part", "worker.db"]
+    open_database(test_database.url).close()
+
+
+def test_where_no_file_can_be_locked_the_database_is_opened_and_restored_all_the_same(
+    cxr_worker: Run, backup: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "worker.db.lock").unlink()
+    (tmp_path / "worker.db.lock").mkdir()
+    assert cxr_worker("db", "check")[0] == 0
+    assert cxr_worker("db", "restore", str(backup))[0] == 0
 
 
 def test_a_backup_of_a_newer_version_is_refused(cxr_worker: Run, backup: Path, tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def test_nobody_else_can_read_the_embedded_database_or_what_lies_beside_it(tmp_p
         with database.write() as connection:
             events.add(connection, "opened", at=NOON)
             assert {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {
-                "worker.db": 0o600, "worker.db-wal": 0o600, "worker.db-shm": 0o600, older.name: 0o600,
+                "worker.db": 0o600, "worker.db-wal": 0o600, "worker.db-shm": 0o600, "worker.db.lock": 0o600, older.name: 0o600,
             }  # fmt: skip
             assert set(files_of(database)) == set(tmp_path.iterdir())
         database.close()

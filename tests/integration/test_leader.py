@@ -1,5 +1,6 @@
 """One runner for one database: on SQLite by a file's lock, on PostgreSQL by an advisory lock."""
 
+import stat
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -73,6 +74,17 @@ def test_the_lead_goes_with_the_process(test_database: TestDatabase, tmp_path: P
             return False
 
     wait_for(lead, "the lead")
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+def test_nobody_else_can_take_the_lock_of_the_one_runner(test_database: TestDatabase, tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    lock = tmp_path / "runner.lock"
+    lock.touch(0o644)  # as an earlier version left it
+    for _ in range(2):
+        with leadership(test_database.opened, data_dir=tmp_path):
+            assert stat.S_IMODE(lock.stat().st_mode) == 0o600
+        lock.unlink()
 
 
 @pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True)

@@ -3,11 +3,12 @@
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from glob import escape
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
+from weakref import finalize
 
 import sqlalchemy
 from sqlalchemy import Connection, Engine, Table, event
@@ -17,7 +18,8 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, InternalEr
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from worker.db.committer import Committer, Condition
-from worker.errors import ConfigurationError, DatabaseUnavailable, TransactionInTheWay
+from worker.errors import AnotherRunner, ConfigurationError, DatabaseUnavailable, TransactionInTheWay
+from worker.locks import held_alone, held_with_others
 
 _MODE = 0o600
 _BUSY_SECONDS = 30
@@ -30,8 +32,9 @@ _IN_THE_WAY = frozenset({"40001", "40P01"})
 class Database:
     """An open database. `close` gives its connections back."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, *, lock: int | None = None) -> None:
         self.engine = engine
+        self._unlock = None if lock is None else finalize(self, os.close, lock)
         self._committer = Committer(self._write_again if engine.dialect.name == "sqlite" else self.write)
         self._kept: Connection | None = None
         driver = engine.dialect.loaded_dbapi
@@ -105,6 +108,8 @@ class Database:
             self._kept.close()
             self._kept = None
         self.engine.dispose()
+        if self._unlock is not None:
+            self._unlock()
 
     @contextmanager
     def _write_again(self) -> Iterator[Connection]:
@@ -151,6 +156,8 @@ def open_database(url: str) -> Database:
     ------
     ConfigurationError
         The URL names no database we can use, or its driver is not installed.
+    DatabaseUnavailable
+        A backup is being put in its place.
     """
     try:
         parsed = make_url(url)
@@ -161,11 +168,13 @@ def open_database(url: str) -> Database:
     backend = parsed.get_backend_name()
     if backend not in {"sqlite", "postgresql"}:
         raise ConfigurationError(f"database_url: '{backend}' is not supported; use sqlite or postgresql+psycopg.")
+    lock = None
     options: dict[str, Any] = {"hide_parameters": True, "pool_pre_ping": backend == "postgresql"}
     if backend == "sqlite":
         if not parsed.database or parsed.database == ":memory:":
             raise ConfigurationError("database_url: a database in memory would lose what was received; name a file.")
         Path(parsed.database).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = _shared(Path(parsed.database))
         _hide(Path(parsed.database))
         options["connect_args"] = {"timeout": _BUSY_SECONDS, "check_same_thread": False}
     try:
@@ -176,25 +185,62 @@ def open_database(url: str) -> Database:
         ) from error
     if backend == "sqlite":
         _behave_as_a_server(engine)
-    return Database(engine)
+    return Database(engine, lock=lock)
+
+
+@contextmanager
+def alone_with(path: Path) -> Iterator[None]:
+    """Have an embedded database for oneself: nobody has it open, and nobody can open it meanwhile.
+
+    Raises
+    ------
+    AnotherRunner
+        Somebody has it open.
+    """
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(held_alone(_lock_of(path)))
+        except BlockingIOError as error:
+            raise AnotherRunner(
+                "The database is open: stop 'serve', 'receive', 'run' and 'web', and let other commands end, first."
+            ) from error
+        except OSError:
+            pass  # a file system without locks: its caller sees what SQLite tells
+        yield
+
+
+def _shared(path: Path) -> int | None:
+    """Have an embedded database with others, so that nobody replaces it meanwhile; None where there can be no lock."""
+    try:
+        return held_with_others(_lock_of(path))
+    except BlockingIOError as error:
+        raise DatabaseUnavailable(
+            "'cxr-worker db restore' puts another database in this place: wait until it has ended."
+        ) from error
+    except OSError:  # of a file system that knows none, or is not ours to write: work goes on
+        return None
+
+
+def _lock_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.lock")
 
 
 def files_of(database: Database) -> list[Path]:
-    """The files of an embedded database: itself, its log, and what a restore kept of those before it."""
+    """The files of an embedded database: itself, its log, its lock, and what a restore kept of those before it."""
     return (
         _files_at(Path(database.engine.url.database)) if database.dialect == "sqlite" and database.engine.url.database else []
     )
 
 
 def _files_at(path: Path) -> list[Path]:
-    beside = [path.with_name(path.name + suffix) for suffix in ("", "-wal", "-shm")]
+    beside = [path.with_name(path.name + suffix) for suffix in ("", "-wal", "-shm", ".lock")]
     return [*filter(Path.exists, beside), *path.parent.glob(f"{escape(path.name)}.before-*")]
 
 
 def _hide(path: Path) -> None:
     """Let nobody else read a database; SQLite would make it readable to all, and gives its log the mode of the database."""
     with suppress(OSError):  # connecting tells what is wrong
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, _MODE))
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, _MODE))  # to close it again would end SQLite's locks on it
     for file in _files_at(path):
         with suppress(OSError):  # somebody else's
             if file.is_file() and file.stat().st_mode & ~_MODE & 0o777:

@@ -10,6 +10,7 @@ from typing import Final
 
 from sqlalchemy.engine import URL, make_url
 
+from worker.db.database import alone_with
 from worker.db.migrate import is_known
 from worker.errors import AnotherRunner, ConfigurationError, DatabaseOutdated, UnusableBackup
 from worker.files import make_folder, sync_folder
@@ -53,14 +54,14 @@ def restore(settings: Settings, backup: Path, *, now: datetime) -> list[Path]:
     DatabaseOutdated
         A newer version of the worker made it.
     AnotherRunner
-        A worker has the database open.
+        Somebody has the database open.
     """
     place = _embedded(settings, f"pg_restore --clean --if-exists {backup}")
     if not backup.is_file():
         raise ConfigurationError(f"{backup}: no such file.")
     require_usable(backup)
     make_folder(place.parent)
-    with runner_lock(settings.data_dir):
+    with runner_lock(settings.data_dir), alone_with(place):
         before, kept = place.with_name(f"{place.name}.before-{now:%Y%m%dT%H%M%S%f}"), []
         if place.exists():
             _close_for_good(place)
