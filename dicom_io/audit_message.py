@@ -75,6 +75,7 @@ class AuditedStudy:
 
     study_uid: str
     patient_id: str
+    issuer_of_patient_id: str = ""
     accession_number: str = ""
     instances: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     details: Mapping[str, str] = field(default_factory=dict)
@@ -151,7 +152,7 @@ def _add_study(root: ET.Element, study: AuditedStudy) -> None:
     _add_code(element, "ParticipantObjectIDTypeCode", "110180", "Study Instance UID")
     _add(element, "ParticipantObjectName").text = "Study"
     for name, value in study.details.items():
-        _add(element, "ParticipantObjectDetail", type=name, value=b64encode(value.encode()).decode())
+        _add_detail(element, name, value)
     described = _add(element, "ParticipantObjectDescription")
     if study.accession_number:
         _add(described, "Accession", Number=study.accession_number)
@@ -162,6 +163,12 @@ def _add_study(root: ET.Element, study: AuditedStudy) -> None:
     patient = _add(root, "ParticipantObjectIdentification", ParticipantObjectID=study.patient_id, **_kind("1", "1"))
     _add_code(patient, "ParticipantObjectIDTypeCode", "2", "Patient Number", scheme="RFC-3881")
     _add(patient, "ParticipantObjectName").text = "Patient"  # a name must stand there; the patient's is not kept
+    if study.issuer_of_patient_id:
+        _add_detail(patient, "IssuerOfPatientID", study.issuer_of_patient_id)
+
+
+def _add_detail(parent: ET.Element, name: str, value: str) -> None:
+    _add(parent, "ParticipantObjectDetail", type=name, value=b64encode(value.encode("utf-8", "replace")).decode())
 
 
 def _kind(type_code: str, role: str) -> dict[str, str]:

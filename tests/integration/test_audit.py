@@ -16,7 +16,7 @@ from sqlalchemy import delete, update
 
 import worker
 from tests.conftest import Run
-from tests.factories import make_dx, study_uid
+from tests.factories import make_dx, make_study, study_uid
 from tests.fakes import FakePacs, Site, make_site
 from tests.servers import wait_for
 from worker.db import events, schema
@@ -96,6 +96,30 @@ def test_a_studys_events_tell_who_sent_what_was_decided_by_which_model_and_where
         ("pacs", "sr", "sr to pacs"),
         ("pacs", "capture", "capture to pacs"),
     }
+
+
+def test_an_event_keeps_whose_study_it_was_about_and_no_list_of_events_shows_it(
+    make: Callable[..., Site], cxr_worker: Run
+) -> None:
+    site = make()
+    for ds, patient_id in zip(make_study(views=("PA", "AP")), ("TEST-77310452", "TEST-77310453"), strict=True):
+        ds.PatientID, ds.AccessionNumber, ds.IssuerOfPatientID = patient_id, "ACC-5519047", "ISSUER-5519047"
+        site.receive(ds)
+        site.settle()
+    with site.database.write() as connection:
+        events.add(connection, "noise", at=site.clock())
+    with site.database.read() as connection:
+        found = [
+            (each.event.kind, each.patient_id, each.issuer_of_patient_id, each.accession_number)
+            for each in events.recorded(connection, Chosen())
+        ]
+    first, second = (("TEST-77310452", "ISSUER-5519047", "ACC-5519047"), ("TEST-77310453", "ISSUER-5519047", "ACC-5519047"))
+    assert [whose for _, *whose in found[:4]] == [[*first]] * 4, "opened, complete, analysed, reported"
+    assert ("complete", *second) in found[4:]
+    assert found[-1] == ("noise", None, None, None)
+    commands = (["export"], ["list", "--json"], ["list"])
+    said = "".join(cxr_worker("audit", *command)[1] for command in commands) + json.dumps(site.study(study_uid())["events"])
+    assert not re.search("7731045|5519047", said)
 
 
 def test_a_report_that_is_given_up_tells_where_it_did_not_get(make: Callable[..., Site], pacs: FakePacs) -> None:

@@ -18,7 +18,7 @@ import pytest
 from tests.audit_schema import violations
 from tests.certificates import Authority
 from tests.conftest import Run
-from tests.factories import make_dx, study_uid
+from tests.factories import make_dx, make_study, study_uid
 from tests.fakes import FakePacs, Site, free_port, make_site, request_for, take_in
 from tests.servers import wait_for
 from tests.syslog_server import SyslogServer, tls_syslog, udp_syslog
@@ -148,6 +148,42 @@ def test_a_studys_way_is_told_in_order(site: Site, repository: SyslogServer) -> 
     assert [each.get("UID") for each in sent.iter("Instance")], "the report that was sent"
     alert = roots[5].findall("ActiveParticipant")[1]
     assert (alert.get("UserID"), alert.get("NetworkAccessPointID")) == ("STRANGER", "192.0.2.7")
+
+
+def test_what_happened_before_an_image_of_another_patient_came_is_told_of_the_patient_it_happened_to(
+    site: Site, repository: SyslogServer, cxr_worker: Run
+) -> None:
+    first, second = make_study(views=("PA", "AP"))
+    first.PatientID, first.AccessionNumber, first.IssuerOfPatientID = "TEST-A", "ACC-A", "HOSPITAL"
+    second.PatientID, second.AccessionNumber = "TEST-B", "ACC-B"
+    site.receive(first)
+    site.settle()
+    site.deliver()
+    site.receive(second)
+    site.settle()
+    tell(site)
+
+    def whose(roots: list[ET.Element]) -> list[tuple[str | None, ...]]:
+        return [
+            (
+                root.findall("ParticipantObjectIdentification")[1].get("ParticipantObjectID"),
+                *(each.get("Number") for each in root.iter("Accession")),
+            )
+            for root in roots
+        ]
+
+    before, after = ("TEST-A", "ACC-A"), ("TEST-B", "ACC-B")
+    roots = parsed(repository.received)
+    assert whose(roots) == [before, before, before, after, after], "received, decided, sent; received, decided"
+    issuers = [
+        b64decode(each.get("value", ""))
+        for root in roots
+        for each in root.iter("ParticipantObjectDetail")
+        if each.get("type") == "IssuerOfPatientID"
+    ]
+    assert issuers == [b"HOSPITAL"] * 3
+    _, exported, _ = cxr_worker("audit", "export", "--study", study_uid(), "--format", "dicom")
+    assert whose([ET.fromstring(line) for line in exported.splitlines()]) == whose(roots)  # noqa: S314  our own
 
 
 def test_files_that_are_deleted_are_told(site: Site, repository: SyslogServer) -> None:

@@ -7,15 +7,19 @@ import pytest
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from sqlalchemy import insert, inspect, select
+from sqlalchemy import insert, inspect, select, update
 
 import migrations
 from tests.factories import make_dx, make_study, study_uid
 from tests.fakes import NOON, FakePacs, make_site
+from worker.db import events
 from worker.db.database import Database
+from worker.db.events import Chosen, Event
 from worker.db.migrate import current_revision, differences, newest_revision, require_newest, upgrade
+from worker.db.schema import events as events_table
 from worker.db.schema import instances, metadata, predictions, studies
 from worker.errors import DatabaseOutdated
+from worker.values import StudyId
 
 
 def _config() -> Config:
@@ -25,10 +29,10 @@ def _config() -> Config:
 
 
 def _migrate(database: Database, revision: str) -> None:
-    config = _config()
+    config, back = _config(), revision in {"base", "-1"} or revision < (current_revision(database) or "")
     with database.write() as connection:
         config.attributes["connection"] = connection
-        (command.downgrade if revision == "base" or revision.startswith("-") else command.upgrade)(config, revision)
+        (command.downgrade if back else command.upgrade)(config, revision)
 
 
 def _tables(database: Database) -> set[str]:
@@ -119,7 +123,7 @@ def test_of_what_was_not_analysed_before_it_was_marked_nobody_is_told_twice(
             site.parts = replace(site.parts, settings=site.parts.settings.model_copy(update={"destinations": ()}))
         site.receive(*make_study(name, views=views))  # type: ignore[arg-type]
         site.settle()
-    _migrate(empty_database, "-1")
+    _migrate(empty_database, "0013")
     upgrade(empty_database)
     assert differences(empty_database) == []
     with empty_database.read() as connection:
@@ -134,6 +138,24 @@ def test_of_what_was_not_analysed_before_it_was_marked_nobody_is_told_twice(
     assert sorted(ds.StudyInstanceUID for ds in pacs.received) == sorted([study_uid("told"), study_uid("untold")])
     with empty_database.read() as connection:
         assert not connection.execute(select(studies.c.id).where(studies.c.untold)).all()
+
+
+def test_events_that_were_recorded_before_they_kept_whose_study_it_was_go_on_naming_whose_it_is(
+    empty_database: Database,
+) -> None:
+    _migrate(empty_database, "0014")
+    with empty_database.write() as connection:
+        study = {"study_uid": "1.2", "patient_id": "TEST-A", "issuer_of_patient_id": "", "accession_number": "ACC-A"}
+        moments = {"received_at": NOON, "last_received_at": NOON}
+        connection.execute(insert(studies).values(state="ready", **study, **moments))
+        event = {"study_id": 1, "kind": "complete", "detail": "", "facts": {}, "at": NOON}
+        connection.execute(insert(events_table).values(event))
+    upgrade(empty_database)
+    with empty_database.write() as connection:
+        events.record(connection, Event(kind="reported", study_id=StudyId(1), at=NOON))
+        connection.execute(update(studies).values(patient_id="TEST-B"))
+        found = [(each.event.kind, each.patient_id) for each in events.recorded(connection, Chosen())]
+    assert found == [("complete", "TEST-B"), ("reported", "TEST-A")]
 
 
 def test_a_migration_that_fails_leaves_the_database_as_it_was(empty_database: Database) -> None:

@@ -26,6 +26,7 @@ US = Participant(user_id="CXRWORKER", requestor=False, role=Role.DESTINATION, ae
 STUDY = AuditedStudy(
     study_uid="1.2.3",
     patient_id="TEST-0001",
+    issuer_of_patient_id="HOSPITAL",
     accession_number="ACC-1",
     instances={"1.2.840.10008.5.1.4.1.1.88.33": ("1.2.3.4",)},
     details={"model": "lenet5"},
@@ -83,6 +84,8 @@ def test_a_message_tells_who_did_what_with_whose_study() -> None:
     assert (patient.get("ParticipantObjectID"), patient.get("ParticipantObjectTypeCodeRole")) == ("TEST-0001", "1")
     (detail,) = study.findall("ParticipantObjectDetail")
     assert (detail.get("type"), b64decode(detail.get("value", ""))) == ("model", b"lenet5")
+    (issuer,) = patient.findall("ParticipantObjectDetail")
+    assert (issuer.get("type"), b64decode(issuer.get("value", ""))) == ("IssuerOfPatientID", b"HOSPITAL")
     assert [element.get("UID") for element in study.iter("Instance")] == ["1.2.3.4"]
     assert [element.get("Number") for element in study.iter("Accession")] == ["ACC-1"]
 

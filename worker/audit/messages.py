@@ -222,6 +222,7 @@ def _study(recorded: Recorded) -> AuditedStudy | None:
     return AuditedStudy(
         study_uid=recorded.study_uid,
         patient_id=recorded.patient_id or "",
+        issuer_of_patient_id=recorded.issuer_of_patient_id or "",
         accession_number=recorded.accession_number or "",
         instances={sop_class_uid: (facts["sop_instance_uid"],)} if sop_class_uid else {},
         details={name: value if isinstance(value, str) else json.dumps(value) for name, value in told.items()},

@@ -1,7 +1,8 @@
 """The append-only record of what happened: to which study, who did or asked it, and by which facts.
 
 `detail` is for a person and names no patient and no UID. `facts` are for a program that audits: AE titles, addresses, users,
-models, destinations, and the UIDs of our own reports.
+models, destinations, and the UIDs of our own reports. Whose study it was then stands in columns of their own, which no view of
+these events shows but the DICOM audit messages.
 """
 
 import json
@@ -72,6 +73,7 @@ EXPORTED = "audit_exported"
 """Somebody exported these events. Facts: user, format."""
 
 _AT_ONCE = 500
+_WHOSE = ("patient_id", "issuer_of_patient_id", "accession_number")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,12 +89,16 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recorded:
-    """An event as it stands in the record, with the study it is about as that is now."""
+    """An event as it stands in the record, with the study it is about as that was then.
+
+    Of events that older versions recorded, whose study it is now: nobody knows more.
+    """
 
     id: int
     event: Event
     study_uid: str | None
     patient_id: str | None
+    issuer_of_patient_id: str | None
     accession_number: str | None
 
 
@@ -106,11 +112,17 @@ class Chosen:
     after_id: int | None = None
 
 
-_RECORD = Statement("INSERT INTO events (at, study_id, kind, detail, facts) VALUES (:at, :study_id, :kind, :detail, :facts)")
+_RECORD = Statement(
+    "INSERT INTO events (at, study_id, kind, detail, facts, patient_id, issuer_of_patient_id, accession_number)"
+    " VALUES (:at, :study_id, :kind, :detail, :facts,"
+    " (SELECT patient_id FROM studies WHERE id = :study_id),"
+    " (SELECT issuer_of_patient_id FROM studies WHERE id = :study_id),"
+    " (SELECT accession_number FROM studies WHERE id = :study_id))"
+)
 
 
 def record(connection: Connection, event: Event) -> None:
-    """Note that something happened."""
+    """Note that something happened, and whose study it is while it happens."""
     _RECORD(
         connection,
         at=stored(event.at, connection),
@@ -149,8 +161,9 @@ def newest_id(connection: Connection) -> int:
 
 
 def _some(connection: Connection, chosen: Chosen, *, after: int) -> list[Recorded]:
+    then = (func.coalesce(events.c[name], studies.c[name]).label(name) for name in _WHOSE)
     wanted = (
-        select(events, studies.c.study_uid, studies.c.patient_id, studies.c.accession_number)
+        select(*(column for column in events.c if column.name not in _WHOSE), studies.c.study_uid, *then)
         .outerjoin(studies, studies.c.id == events.c.study_id)
         .where(events.c.id > after)
         .order_by(events.c.id)
@@ -169,8 +182,7 @@ def _some(connection: Connection, chosen: Chosen, *, after: int) -> list[Recorde
                 kind=row["kind"], at=row["at"], study_id=row["study_id"], detail=row["detail"], facts=row["facts"] or {}
             ),
             study_uid=row["study_uid"],
-            patient_id=row["patient_id"],
-            accession_number=row["accession_number"],
+            **{name: row[name] for name in _WHOSE},
         )
         for row in connection.execute(wanted).mappings()
     ]

@@ -224,6 +224,11 @@ events = Table(
     Column("kind", String(32), nullable=False),
     Column("detail", Text, nullable=False, server_default=""),
     Column("facts", JSON, nullable=False, server_default="{}"),
+    Column(
+        "patient_id", String(64)
+    ),  # this and the next two: of the study as it was then; null: no study, or noted before 0015
+    Column("issuer_of_patient_id", String(64)),
+    Column("accession_number", String(64)),
 )
 
 audit_positions = Table(
