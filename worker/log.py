@@ -49,6 +49,7 @@ ALLOWED_FIELDS = frozenset(
     }
 )
 _ALWAYS = frozenset({"event", "level", "timestamp"})
+_SAME_PLACE_SECONDS = 60.0
 
 
 def configure(*, json_lines: bool | None = None) -> None:
@@ -106,14 +107,27 @@ class _LibraryHandler(logging.Handler):
     """Says that a library complained, and where; its words may hold values of a data set and are left out.
 
     Of `dicom_io`, which is ours, the words are told as they stand in the code, without the values that go into them.
+    One place is told of once a minute, with how often it spoke since: what strangers bring about must not fill a disk.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._told: dict[tuple[str, str, str | None], tuple[float, int]] = {}
+        """When, and how often since; as many as there are places in the code."""
 
     def emit(self, record: logging.LogRecord) -> None:
         error = record.exc_info[0].__name__ if record.exc_info and record.exc_info[0] else None
+        where = f"{record.filename}:{record.lineno}"
+        told_at, unsaid = self._told.get((record.name, where, error), (-_SAME_PLACE_SECONDS, 0))
+        if abs(record.created - told_at) < _SAME_PLACE_SECONDS:  # abs: the clock may have been set back
+            self._told[record.name, where, error] = told_at, unsaid + 1
+            return
+        self._told[record.name, where, error] = record.created, 0
         structlog.get_logger().warning(
             "library.message",
             library=record.name,
-            where=f"{record.filename}:{record.lineno}",
+            where=where,
+            count=unsaid + 1,
             **({"why": record.msg} if record.name.startswith("dicom_io.") and isinstance(record.msg, str) else {}),
             **({"error": error} if error else {}),
         )

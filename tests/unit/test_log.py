@@ -49,6 +49,38 @@ def test_what_our_own_dicom_side_says_is_told_without_the_values_in_it(capsys: p
     assert "Doe" not in json.dumps(line)
 
 
+def test_a_library_that_says_the_same_again_and_again_is_told_once_a_minute_with_a_count(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    configure(json_lines=True)
+
+    def said(at_seconds: float, line: int, error: Exception | None = None) -> None:
+        facts = {
+            "name": "asyncio",
+            "levelno": logging.ERROR,
+            "filename": "base_events.py",
+            "lineno": line,
+            "created": at_seconds,
+        }
+        logging.getLogger("asyncio").handle(logging.makeLogRecord(facts | {"exc_info": error and (type(error), error, None)}))
+
+    for hundredth in range(1000):
+        said(1e9 + hundredth / 100, 1771)
+    said(1e9 + 30, 12)
+    said(1e9 + 30, 1771, OSError())
+    said(1e9 + 61, 1771)
+    said(1e9 - 3600, 1771)  # the clock was set back
+    told = [(line["where"], line.get("error"), line["count"]) for line in _lines(capsys)]
+    place = "base_events.py:1771"
+    assert told == [
+        (place, None, 1),
+        ("base_events.py:12", None, 1),
+        (place, "OSError", 1),
+        (place, None, 1000),
+        (place, None, 1),
+    ]
+
+
 def test_a_warning_is_logged_without_its_words(capsys: pytest.CaptureFixture[str]) -> None:
     configure(json_lines=True)
     with warnings.catch_warnings():
