@@ -5,6 +5,8 @@ import socket
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import ExitStack
+from urllib.parse import urlsplit
 
 import pytest
 from structlog.testing import capture_logs
@@ -15,6 +17,7 @@ from tests.fakes import Site, answer_for, model_identity
 from worker.errors import ConfigurationError
 from worker.metrics import Metrics
 from worker.settings import WebSettings
+from worker.web import server
 from worker.web.server import page
 
 
@@ -85,6 +88,58 @@ def test_healthz_is_ok_and_readyz_says_when_the_database_is_away_and_back(base: 
         assert status == 503
         assert json.loads(body)["reason"]
     assert fetch(f"{base}/readyz")[0] == 200
+
+
+HALF_A_REQUEST = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX-a: "
+
+
+def call(base: str, says: bytes) -> socket.socket:
+    called = socket.create_connection(("127.0.0.1", urlsplit(base).port or 0), timeout=10)
+    called.sendall(says)
+    return called
+
+
+def is_ended(called: socket.socket, *, within_seconds: float) -> bool:
+    called.settimeout(within_seconds)
+    try:
+        while called.recv(65536):
+            pass
+    except ConnectionResetError:
+        return True
+    except TimeoutError:
+        return False
+    return True
+
+
+def test_connections_beyond_so_many_are_ended_at_once_and_the_others_are_answered(base: str) -> None:
+    with ExitStack() as stack:
+        kept = [stack.enter_context(call(base, HALF_A_REQUEST)) for _ in range(server.CONNECTIONS_AT_ONCE)]
+        for _ in range(5):
+            with call(base, b"") as more:
+                assert is_ended(more, within_seconds=5)
+        for each in kept:
+            each.sendall(b"b\r\nConnection: close\r\n\r\n")
+        for each in kept:
+            assert each.recv(12) == b"HTTP/1.1 200"
+    assert fetch(f"{base}/healthz")[0] == 200
+
+
+@pytest.mark.parametrize(
+    "says",
+    [
+        b"",
+        HALF_A_REQUEST,
+        b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9\r\n\r\n1",
+        b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" + HALF_A_REQUEST,
+    ],
+    ids=["nothing", "half a head", "half a body", "half a second request"],
+)
+def test_a_request_that_does_not_arrive_whole_in_its_time_is_ended(
+    base: str, monkeypatch: pytest.MonkeyPatch, says: bytes
+) -> None:
+    monkeypatch.setattr(server, "REQUEST_SECONDS", 0.3)
+    with call(base, says) as called:
+        assert is_ended(called, within_seconds=5)
 
 
 def test_a_port_that_is_taken_is_named(test_database: TestDatabase) -> None:
