@@ -122,7 +122,7 @@ def report(study: ToldStudy, output: Output, receivers: tuple[str, ...], make: M
     """
     key, state = told_as(study)
     with parts.database.read() as connection:
-        newest = reports.newest(connection, study.id, output)
+        newest = reports.newest(connection, study.id, output, data_dir=parts.data_dir)
         told_before = reports.was_made(connection, study.id, output, key)
     made = None
     if newest is None or newest.result_key != key or newest.lost:

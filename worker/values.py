@@ -239,7 +239,7 @@ class KnownReport:
     reference: ObjectReference
     result_key: str
     lost: bool
-    """Its file was deleted before anybody was sent it."""
+    """Its file was deleted before anybody was sent it, or is missing before all were."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -129,6 +129,71 @@ def test_a_newer_report_takes_back_one_that_is_on_hold(away: Site) -> None:
     assert [delivery["state"] for delivery in away.study(study_uid())["deliveries"]] == ["superseded", "pending"]
 
 
+def _analyse_again(site: Site) -> None:
+    with site.database.write() as connection:
+        found = studies.find(connection, study_uid())
+        assert found is not None
+        assert studies.analyse_again(connection, [found], now=site.clock(), why="test") == 1
+    site.settle()
+
+
+def _lose_reports(site: Site) -> None:
+    for path in (site.parts.data_dir / "reports").iterdir():
+        path.unlink()
+
+
+def test_a_report_whose_file_is_missing_says_what_makes_it_again(database: Database, tmp_path: Path, pacs: FakePacs) -> None:
+    with service() as web:
+        there = (pacs.destination(outputs=("sr",)), Destination(name="web", url=web.url, outputs=("sr",)))
+        site = make_site(database, tmp_path / "var", destinations=there)
+        site.receive(make_dx())
+        site.settle()
+        _lose_reports(site)
+        assert site.deliver() == 0
+        waiting = site.study(study_uid())["deliveries"]
+        assert ["cxr-worker reprocess" in delivery["last_error"] for delivery in waiting] == [True, True]
+        _analyse_again(site)
+        assert site.deliver() == 2
+        assert web.bodies
+    shown = site.study(study_uid())
+    assert [delivery["state"] for delivery in shown["deliveries"]] == ["superseded", "superseded", "delivered", "delivered"]
+    assert shown["state"] == "delivered"
+    assert len(pacs.received) == 1
+
+
+def test_a_report_whose_file_is_missing_where_one_destination_has_it_is_made_again_for_both(
+    database: Database, tmp_path: Path, pacs: FakePacs
+) -> None:
+    away = Destination(name="away", ae_title="PACS", host="127.0.0.1", port=free_port(), outputs=("sr",))
+    site = make_site(database, tmp_path / "var", destinations=(pacs.destination(outputs=("sr",)), away))
+    site.receive(make_dx())
+    site.settle()
+    assert site.deliver() == 1
+    _lose_reports(site)
+    _analyse_again(site)
+    assert site.deliver() == 1
+    first, second = pacs.received
+    assert second.PredecessorDocumentsSequence
+    with fake_pacs(port=away.port) as back:
+        site.clock.go_on(minutes=10)
+        assert site.deliver() == 1
+    assert [report.SOPInstanceUID for report in back.received] == [second.SOPInstanceUID] != [first.SOPInstanceUID]
+    assert site.study(study_uid())["state"] == "delivered"
+
+
+def test_a_report_that_every_destination_has_is_not_made_again_for_want_of_its_file(
+    database: Database, tmp_path: Path, pacs: FakePacs
+) -> None:
+    site = make_site(database, tmp_path / "var", destinations=(pacs.destination(outputs=("sr",)),))
+    site.receive(make_dx())
+    site.settle()
+    assert site.deliver() == 1
+    _lose_reports(site)
+    _analyse_again(site)
+    assert site.deliver() == 0
+    assert site.study(study_uid())["state"] == "delivered"
+
+
 def test_an_object_that_is_refused_for_good_is_tried_once(database: Database, tmp_path: Path, pacs: FakePacs) -> None:
     site = make_site(database, tmp_path / "var", destinations=(pacs.destination(outputs=("sr",)),))
     pacs.status = 0xA900

@@ -814,7 +814,7 @@ def test_a_report_whose_file_is_gone_does_not_hold_up_the_others(connected: Site
     assert [ds.StudyInstanceUID for ds in pacs.received] == [study_uid("kept")]
     (delivery,) = connected.study(study_uid("lost"))["deliveries"]
     assert delivery["state"] == "pending"
-    assert "cannot be read" in delivery["last_error"]
+    assert "file is missing" in delivery["last_error"]
 
 
 def test_a_study_reopened_before_delivery_is_delivered_in_the_end(connected: Site, pacs: FakePacs) -> None:

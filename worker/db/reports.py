@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from pathlib import Path
 
 from sqlalchemy import ColumnElement, Connection, and_, exists, select, update
 
@@ -23,7 +24,7 @@ ENDED = (DeliveryState.DELIVERED, DeliveryState.SUPERSEDED)
 """A delivery that is neither sent nor asked about any more."""
 
 
-def newest(connection: Connection, study_id: StudyId, output: Output) -> KnownReport | None:
+def newest(connection: Connection, study_id: StudyId, output: Output, *, data_dir: Path) -> KnownReport | None:
     """The report that a new one of the same output would supersede."""
     row = (
         connection.execute(select(reports).where(_of_output(study_id, output)).order_by(reports.c.id.desc()).limit(1))
@@ -37,9 +38,12 @@ def newest(connection: Connection, study_id: StudyId, output: Output) -> KnownRe
         sop_instance_uid=SOPInstanceUID(row["sop_instance_uid"]),
         series_uid=SeriesUID(row["series_uid"]),
     )
-    arrived = exists().where(deliveries.c.report_id == row["id"], deliveries.c.state == DeliveryState.DELIVERED)
-    lost = row["gone_at"] is not None and not connection.execute(select(arrived)).scalar_one()
-    return KnownReport(id=ReportId(row["id"]), reference=reference, result_key=row["result_key"], lost=lost)
+    states = set(connection.execute(select(deliveries.c.state).where(deliveries.c.report_id == row["id"])).scalars())
+    was_sent = DeliveryState.DELIVERED in states and states <= {*ENDED}
+    is_there = row["gone_at"] is None and (data_dir / row["path"]).exists()
+    return KnownReport(
+        id=ReportId(row["id"]), reference=reference, result_key=row["result_key"], lost=not (is_there or was_sent)
+    )
 
 
 def keep_current(connection: Connection, report: KnownReport, study: ToldStudy) -> None:

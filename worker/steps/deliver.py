@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib3.util import make_headers
 
 from dicom_io.commitment import Commitment, CommitmentRequest, ask_to_commit
-from dicom_io.errors import PeerUnavailable, PeerUnreachable
+from dicom_io.errors import PeerRefused, PeerUnavailable, PeerUnreachable
 from dicom_io.sender import StoreOutcome, echo, send
 from dicom_io.stow import WebPeer, greet_service, send_to_service
 from dicom_io.values import Peer
@@ -15,6 +15,8 @@ from worker.errors import ConfigurationError, DatabaseUnavailable
 from worker.settings import Destination, Settings
 from worker.tls import client_context, service_context
 from worker.values import DueDelivery
+
+_MISSING = "Our own file is missing: cxr-worker reprocess has it made again."
 
 
 def peer_of(destination: Destination) -> Peer:
@@ -34,7 +36,12 @@ def deliver(
     DatabaseUnavailable
         `is_wanted` could not say; nothing was sent from there on.
     """
-    by_path = {delivery.path: delivery for delivery in due}
+    missing = [delivery for delivery in due if _is_missing(delivery.path)]
+    for delivery in missing:
+        yield delivery, StoreOutcome(path=delivery.path, error=PeerRefused(_MISSING))
+    by_path = {delivery.path: delivery for delivery in due if delivery not in missing}
+    if not by_path:
+        return
 
     failures: list[DatabaseUnavailable] = []
 
@@ -65,6 +72,16 @@ def deliver(
         yield by_path[outcome.path], outcome
     if failures:
         raise failures[0]
+
+
+def _is_missing(path: Path) -> bool:
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return True
+    except OSError:  # who reads it says what is wrong
+        return False
+    return False
 
 
 def ask(
