@@ -35,15 +35,18 @@ class _Failure:
 
 def report_study(study: AnalysedStudy, parts: "Parts") -> bool:
     """Make and queue every report of a study that was analysed; answer whether the study moved on."""
+    destinations = _destinations_of(study, parts)
+    outputs = wanted(destinations, study)
 
     def make() -> None:
         pictures = Pictures(study, parts.engine)
-        for output, receivers in wanted(_destinations_of(study, parts), study).items():
+        for output, receivers in outputs.items():
             report(study, output, receivers, partial(build, study, output, pictures), parts)
 
     failure = _attempt(study, make, parts)
     if failure is None:
-        return _conclude(study, StudyState.REPORTED, None, parts)
+        none_wanted = bool(destinations) and not any(outputs.values())
+        return _conclude(study, StudyState.REPORTED, None, parts, none_wanted=none_wanted)
     if failure.again_at is None:
         return _conclude(study, StudyState.FAILED, failure.reason, parts)
     _put_off(study, failure, parts)
@@ -89,11 +92,13 @@ def _put_off(study: ToldStudy, failure: _Failure, parts: "Parts") -> None:
         analyses.postpone_report(connection, study, until=failure.again_at, reason=failure.reason)
 
 
-def _conclude(study: AnalysedStudy, state: StudyState, reason: str | None, parts: "Parts") -> bool:
+def _conclude(
+    study: AnalysedStudy, state: StudyState, reason: str | None, parts: "Parts", *, none_wanted: bool = False
+) -> bool:
     with parts.database.write() as connection:
         studies.hold(connection, study.id)
         moved = studies.advance_state(connection, study, state, reason=reason, now=parts.clock())
-        if moved and reports.all_delivered(connection, study.id):
+        if moved and reports.all_delivered(connection, study.id, none_wanted=none_wanted):
             studies.mark_delivered(connection, study.id, now=parts.clock())
     if moved:
         log.info("study.concluded", state=state, study_id=study.id, triage=study.triage)

@@ -34,7 +34,7 @@ class StudyState(StrEnum):
     REPORTED = "reported"
     """Its reports are made and queued for every destination."""
     DELIVERED = "delivered"
-    """Every destination has every report."""
+    """Every destination has every report that it wants."""
 
 
 class DeliveryState(StrEnum):

@@ -60,6 +60,39 @@ def test_a_key_object_is_made_of_flagged_studies_alone(database: Database, tmp_p
     assert kinds(site.study(study_uid("flagged"))) == ["key_object", "sr"]
 
 
+@pytest.mark.parametrize("outputs", [("key_object",), ("not_analysed",)])
+def test_a_study_of_which_no_destination_wants_anything_is_delivered_and_without_one_it_is_not(
+    database: Database, tmp_path: Path, pacs: FakePacs, outputs: tuple[str, ...]
+) -> None:
+    site = site_for(database, tmp_path, pacs.destination(outputs=outputs))
+    site.receive(*make_study("calm", views=("PA",)))
+    site.settle()
+    assert site.deliver() == 0
+    calm = site.study(study_uid("calm"))
+    assert (calm["state"], kinds(calm), calm["deliveries"]) == ("delivered", ["sr"], [])
+    nowhere = replace(site.parts, settings=site.parts.settings.model_copy(update={"destinations": ()}))
+    site.parts = nowhere
+    site.receive(*make_study("other", views=("PA",)))
+    site.settle()
+    assert site.study(study_uid("other"))["state"] == "reported"
+
+
+def test_a_study_of_which_nothing_is_wanted_any_more_still_waits_for_what_is_on_its_way(
+    database: Database, tmp_path: Path, pacs: FakePacs
+) -> None:
+    site = site_for(database, tmp_path, pacs.destination(outputs=("key_object",)))
+    (film,) = make_study(views=("PA",))
+    flag(site, film)
+    site.receive(film)
+    site.settle()
+    site.engine.labels.clear()
+    again(site)
+    site.settle()
+    assert site.study(study_uid())["state"] == "reported"
+    assert site.deliver() == 1
+    assert site.study(study_uid())["state"] == "delivered"
+
+
 def test_each_destination_gets_its_own_language(database: Database, tmp_path: Path, pacs: FakePacs) -> None:
     english = pacs.destination("english", outputs=("text_sr",))
     spanish = pacs.destination("spanish", outputs=("text_sr", "sr"), language="es")

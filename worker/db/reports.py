@@ -122,12 +122,16 @@ def queue(connection: Connection, report_id: ReportId, destinations: Sequence[st
             )
 
 
-def all_delivered(connection: Connection, study_id: StudyId) -> bool:
-    """Whether a study's reports were to go somewhere and all that were not superseded have arrived."""
+def all_delivered(connection: Connection, study_id: StudyId, *, none_wanted: bool = False) -> bool:
+    """Whether a study's reports were to go somewhere and all that were not superseded have arrived.
+
+    Where `none_wanted`, no destination wants anything of its newest result: then it is enough that nothing is on its way.
+    """
     states = connection.execute(
         select(deliveries.c.state).join(reports, reports.c.id == deliveries.c.report_id).where(reports.c.study_id == study_id)
     ).scalars()
-    return set(states) - {DeliveryState.SUPERSEDED} == {DeliveryState.DELIVERED}
+    valid = set(states) - {DeliveryState.SUPERSEDED}
+    return valid == {DeliveryState.DELIVERED} or (none_wanted and not valid)
 
 
 def has_no_file() -> ColumnElement[bool]:
