@@ -108,7 +108,7 @@ def send(
 
 
 def _read(path: Path) -> _Outgoing:
-    with _any_trouble_named():
+    with our_files_troubles_named():
         meta, offset = split_dataset(path)
         sop_class, syntax = SOPClassUID(str(meta.MediaStorageSOPClassUID)), TransferSyntaxUID(str(meta.TransferSyntaxUID))
         return _Outgoing(
@@ -120,13 +120,14 @@ def _read(path: Path) -> _Outgoing:
 
 
 def _encoded(file: _Outgoing, context: Context) -> bytes:
-    with _any_trouble_named():
+    with our_files_troubles_named():
         dataset = file.path.read_bytes()[file.dataset_offset :]
         return dataset if context == file.contexts[0] else to_implicit(dataset)
 
 
 @contextmanager
-def _any_trouble_named() -> Iterator[None]:
+def our_files_troubles_named() -> Iterator[None]:
+    """Raise `PeerRefused` where a file of ours cannot be read."""
     try:
         with any_error_as(PeerRefused, "Our own file cannot be read: {}.", but=(OSError,)):
             yield

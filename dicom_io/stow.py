@@ -1,6 +1,5 @@
 """STOW-RS: objects sent to a DICOMweb service, each in a request of its own over one connection (PS3.18 10.5)."""
 
-import json
 import secrets
 import ssl
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -8,17 +7,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import urllib3
+from pynetdicom.dsutils import split_dataset
 from urllib3.exceptions import HTTPError, InvalidHeader
 from urllib3.util import Retry, Timeout
 
 from dicom_io.errors import AssociationRejected, DicomError, ObjectRefused, PeerBusy, PeerRefused, PeerUnreachable
 from dicom_io.handshake import explain
 from dicom_io.http_watch import Watch
-from dicom_io.sender import StoreOutcome, whatever_comes
+from dicom_io.sender import StoreOutcome, our_files_troubles_named, whatever_comes
 from dicom_io.status import means_later, means_never, means_stored
+from dicom_io.stow_answer import Failure, StoreAnswer, read_answer
 
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 30.0
@@ -27,7 +28,9 @@ EXCHANGE_SECONDS = 4 * ANSWER_SECONDS
 _JSON: Final = "application/dicom+json"
 _LONGEST_ANSWER_BYTES: Final = 1024 * 1024
 _LONGEST_RETRY_AFTER_SECONDS: Final = 86400.0
-_FAILED_SOP_SEQUENCE, _FAILURE_REASON = "00081198", "00081197"
+_STORED: Final = frozenset({200, 202})
+"""All, or some of it, if the answer has nothing against it (PS3.18 table 10.5.3-1)."""
+_CONFLICT: Final = 409
 _NOT_LET_IN: Final = {
     401: "it does not know us: look at token, or username and password",
     403: "it knows us and lets us store nothing",
@@ -106,9 +109,11 @@ def send_to_service(
 
 def _store(line: _Line, path: Path) -> DicomError | None:
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        return PeerRefused(f"Our own file cannot be read: {error.strerror}.")
+        with our_files_troubles_named():
+            uid = str(split_dataset(path)[0].MediaStorageSOPInstanceUID)
+            content = path.read_bytes()
+    except PeerRefused as damaged:
+        return damaged
     boundary = secrets.token_hex(16)
     head = f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode()
     body = head + content + f"\r\n--{boundary}--\r\n".encode()
@@ -117,23 +122,25 @@ def _store(line: _Line, path: Path) -> DicomError | None:
         answer = _request(line, "POST", "/studies", (kind, body))
     except DicomError as error:
         return error
-    return _meaning(answer, line.peer)
+    return _meaning(answer, line.peer, uid)
 
 
 def _asks_for_time(outcome: DicomError | None) -> bool:
     return isinstance(outcome, PeerBusy) and outcome.retry_after_seconds > 0
 
 
-def _meaning(answer: _Answer, peer: WebPeer) -> DicomError | None:
-    status, reasons = answer.status, _failure_reasons(answer.body)
+def _meaning(answer: _Answer, peer: WebPeer, uid: str) -> DicomError | None:
+    """From what a service answered to the error of an object; None where it keeps it."""
+    status, told = answer.status, read_answer(answer.body)
     words = f"STOW-RS was answered {status}"
-    failed = [reason for reason in reasons if not means_stored(reason)]
-    if failed:
-        told = f"{words}, failure reason 0x{failed[0]:04X}."
-        kind = PeerBusy if means_later(failed[0]) else ObjectRefused if means_never(failed[0]) else PeerRefused
-        return kind(told)
-    if status in {200, 202} or (status == 409 and reasons):
+    failures = () if told is None else told.failures
+    failed = next((failure for failure in failures if not _is_kept(failure, uid)), None)
+    if failed is not None:
+        return _refusal(failed, words, uid)
+    if failures and status in _STORED | {_CONFLICT}:
         return None
+    if status in _STORED:
+        return _doubt(told, status, peer, uid)
     if status in _NOT_LET_IN:
         return AssociationRejected(f"{words} by {peer.url}: {_NOT_LET_IN[status]}.")
     if status in _BUSY:
@@ -141,15 +148,26 @@ def _meaning(answer: _Answer, peer: WebPeer) -> DicomError | None:
     return (ObjectRefused if 400 <= status < 500 else PeerRefused)(f"{words}.")
 
 
-def _failure_reasons(answer: bytes) -> list[int]:
-    """The Failure Reasons of an answer in JSON (PS3.18 annex F and table I.2-1); empty where it is none."""
-    try:
-        told: Any = json.loads(answer)
-        if isinstance(told, list):
-            told = told[0]
-        return [int(item[_FAILURE_REASON]["Value"][0]) for item in told.get(_FAILED_SOP_SEQUENCE, {}).get("Value", [])]
-    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
-        return []
+def _is_kept(failure: Failure, uid: str) -> bool:
+    return failure.reason is not None and means_stored(failure.reason) and failure.is_of(uid)
+
+
+def _refusal(failure: Failure, words: str, uid: str) -> DicomError:
+    reason = failure.reason
+    if reason is None:
+        return PeerRefused(f"{words} with a failure, without a reason that can be read.")
+    kind = PeerBusy if means_later(reason) else ObjectRefused if means_never(reason) and failure.is_of(uid) else PeerRefused
+    return kind(f"{words}, failure reason 0x{reason:04X}.")
+
+
+def _doubt(told: StoreAnswer | None, status: int, peer: WebPeer, uid: str) -> DicomError | None:
+    """What speaks against a status of success, such as that of a login page."""
+    if told is None:
+        cure = "look at the url, and at what stands before it, such as a proxy"
+        return PeerRefused(f"{peer.url} answered {status}, but not as a DICOMweb service: {cure}.")
+    if told.kept and uid not in told.kept:
+        return PeerRefused(f"STOW-RS was answered {status}, naming only other instances.")
+    return None
 
 
 def _request(line: _Line, method: str, resource: str, content: tuple[str, bytes] | None) -> _Answer:

@@ -110,14 +110,48 @@ def web() -> Iterator[Service]:
 
 def _failed(*reasons: int) -> bytes:
     items = [{"00081197": {"vr": "US", "Value": [reason]}} for reason in reasons]
-    return json.dumps({"00081198": {"vr": "SQ", "Value": items}}).encode()
+    return _told(_FAILED, *items)
+
+
+def _told(tag: str, *items: object) -> bytes:
+    return json.dumps({tag: {"vr": "SQ", "Value": items}}).encode()
+
+
+def _of(uid: str, reason: int | None = None) -> dict[str, object]:
+    """An item that names an instance."""
+    why = {} if reason is None else {"00081197": {"vr": "US", "Value": [reason]}}
+    return {"00081155": {"vr": "UI", "Value": [uid]}, **why}
+
+
+def _native(content: str) -> bytes:
+    """An answer in XML (PS3.19 annex A)."""
+    space = "http://dicom.nema.org/PS3.19/models/NativeDICOM"
+    return f'<?xml version="1.0" encoding="UTF-8"?><NativeDicomModel xmlns="{space}">{content}</NativeDicomModel>'.encode()
+
+
+def _item(tag: str, uid: str, reason: str = "") -> str:
+    why = f'<DicomAttribute tag="00081197" vr="US"><Value number="1">{reason}</Value></DicomAttribute>' if reason else ""
+    return (
+        f'<DicomAttribute tag="{tag}" vr="SQ"><Item number="1">'
+        f'<DicomAttribute tag="00081155" vr="UI"><Value number="1">{uid}</Value></DicomAttribute>{why}</Item></DicomAttribute>'
+    )
+
+
+_FAILED, _KEPT, _OTHER_FAILURES = "00081198", "00081199", "0008119A"
+_OURS = str(make_dx().SOPInstanceUID)
+
+
+def _meaning_of(web: Service, tmp_path: Path, status: int, answer: bytes) -> DicomError | None:
+    web.status, web.answer = status, answer
+    (outcome,) = send_to_service(WebPeer(url=web.url), [write(make_dx(), tmp_path / "image.dcm")])
+    return outcome.error
 
 
 @pytest.mark.parametrize(
     ("status", "answer", "kind"),
     [
         (200, b"{}", None),
-        (200, b"no JSON", None),
+        (200, b"", None),
         (202, b"{}", None),
         (202, _failed(0xB000), None),
         (202, _failed(0xA700), PeerBusy),
@@ -142,9 +176,89 @@ def _failed(*reasons: int) -> bytes:
 def test_every_answer_has_its_meaning(
     tmp_path: Path, web: Service, status: int, answer: bytes, kind: type[DicomError] | None
 ) -> None:
-    web.status, web.answer = status, answer
-    (outcome,) = send_to_service(WebPeer(url=web.url), [write(make_dx(), tmp_path / "image.dcm")])
-    assert type(outcome.error) is (kind or type(None))
+    assert type(_meaning_of(web, tmp_path, status, answer)) is (kind or type(None))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        _told(_KEPT, _of(_OURS)),
+        _told(_KEPT, _of("1.2.3"), _of(_OURS)),
+        _told(_KEPT, {}),
+        _told(_FAILED),
+        b'{"00081198": {"vr": "SQ"}}',
+        b" \r\n",
+        b"[{}, %s]" % _told(_KEPT, _of(_OURS)),
+        b'\xef\xbb\xbf{"0008119a": {"vr": "SQ", "Value": []}}',
+        _native(""),
+        _native(_item(_KEPT, f" {_OURS}\n")),
+        _native(_item(_FAILED, _OURS, "273")),
+    ],
+)
+def test_what_a_service_says_that_it_keeps_or_says_nothing_against_is_stored(
+    tmp_path: Path, web: Service, answer: bytes
+) -> None:
+    assert _meaning_of(web, tmp_path, 200, answer) is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "words"),
+    [
+        (_told(_FAILED, _of(_OURS)), PeerRefused, "with a failure, without a reason that can be read"),
+        (b'{"00081198": {"vr": "SQ", "Value": [{"00081197": {"vr": "US"}}]}}', PeerRefused, "without a reason"),
+        (b'{"00081198": {"vr": "SQ", "Value": [null]}}', PeerRefused, "without a reason"),
+        (_told(_FAILED, {"00081197": {"vr": "US", "Value": ["0x0110"]}}), PeerRefused, "without a reason"),
+        (_failed(1 << 16), PeerRefused, "without a reason"),
+        (b"[{}, %s]" % _failed(0x0110), PeerRefused, "failure reason 0x0110"),
+        (_failed(0x0111, 0xA700), PeerBusy, "failure reason 0xA700"),
+        (_told(_OTHER_FAILURES, {"00081197": {"vr": "US", "Value": [0x0110]}}), PeerRefused, "failure reason 0x0110"),
+        (_told(_OTHER_FAILURES, {"00081197": {"vr": "US", "Value": [0x0111]}}), PeerRefused, "failure reason 0x0111"),
+        (_told(_OTHER_FAILURES, {}), PeerRefused, "without a reason"),
+        (_told(_FAILED, _of("1.2.3", 0x0111)), PeerRefused, "failure reason 0x0111"),
+        (_told(_FAILED, _of("1.2.3", 0xC000)), PeerRefused, "failure reason 0xC000"),
+        (_told(_FAILED, _of(_OURS, 0xC000)), ObjectRefused, "failure reason 0xC000"),
+        (_told(_KEPT, _of("1.2.3")), PeerRefused, "naming only other instances"),
+        (_native(_item(_KEPT, "1.2.3")), PeerRefused, "naming only other instances"),
+        (_native(_item(_FAILED, _OURS, "272")), PeerRefused, "failure reason 0x0110"),
+        (_native(_item(_FAILED, _OURS, "42752")), PeerBusy, "failure reason 0xA700"),
+        (_native(_item(_FAILED, _OURS, "49152")), ObjectRefused, "failure reason 0xC000"),
+        (_native(_item(_FAILED, _OURS)), PeerRefused, "without a reason"),
+        (_native(_item(_OTHER_FAILURES, "", "272")).replace(b" xmlns", b" other"), PeerRefused, "failure reason 0x0110"),
+    ],
+)
+def test_a_failure_is_one_whatever_the_status(
+    tmp_path: Path, web: Service, answer: bytes, kind: type[DicomError], words: str
+) -> None:
+    for status in (200, 202):
+        error = _meaning_of(web, tmp_path, status, answer)
+        assert type(error) is kind
+        assert words in str(error)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"no JSON",
+        b"<html><title>Hospital: please log in</title></html>",
+        b"<html><br></html>",
+        b'{"error": "log in"}',
+        b"null",
+        b"[5]",
+        b'"stored"',
+        b'{"00081198": {"vr": "SQ", "Value": 5}}',
+        b'{"00081199": []}',
+        b"[" * 500_000,
+        _native("<br>"),
+        _native("") + b"\xff",
+        b'<!DOCTYPE x [<!ENTITY a "b">]>' + _native(_item(_KEPT, _OURS)).partition(b"?>")[2],
+    ],
+)
+def test_what_does_not_answer_as_a_service_does_is_not_believed_to_have_stored(
+    tmp_path: Path, web: Service, answer: bytes
+) -> None:
+    error = _meaning_of(web, tmp_path, 200, answer)
+    assert type(error) is PeerRefused
+    assert str(error).startswith(f"{web.url} answered 200, but not as a DICOMweb service: look at the url, ")
 
 
 @pytest.mark.parametrize(
@@ -401,8 +515,8 @@ def test_a_service_that_answers_a_byte_at_a_time_is_not_waited_for_without_end(
 
 def test_a_large_object_is_sent_over_a_slow_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stow, "CONNECT_SECONDS", 0.5)
-    path, never, took = tmp_path / "large.dcm", Event(), list[int]()
-    path.write_bytes(bytes(16 * 1024**2))
+    path, never, took = write(make_dx(), tmp_path / "large.dcm"), Event(), list[int]()
+    path.write_bytes(path.read_bytes() + bytes(16 * 1024**2))
 
     def take_slowly() -> None:
         connection = server.accept()[0]
