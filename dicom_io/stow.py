@@ -37,6 +37,7 @@ _NOT_LET_IN: Final = {
     404: "there is no DICOMweb service at this url",
     407: "a proxy before it does not let us through",
 }
+_LOOK_AROUND: Final = "look at the url, at what stands before it, such as a proxy, and at the log of the service"
 _AWAY: Final = frozenset({502, 503, 504})
 """What a proxy says when there is no service behind it, and a service that is being looked after."""
 _BUSY: Final = frozenset({408, 425, 429, 500, 507}) | _AWAY
@@ -141,11 +142,19 @@ def _meaning(answer: _Answer, peer: WebPeer, uid: str) -> DicomError | None:
         return None
     if status in _STORED:
         return _doubt(told, status, peer, uid)
+    return _of_status(answer, peer)
+
+
+def _of_status(answer: _Answer, peer: WebPeer) -> DicomError:
+    """What a status that is no success means: nothing of the object, for a wrong url or a proxy may explain it as well."""
+    status, words = answer.status, f"STOW-RS was answered {answer.status}"
     if status in _NOT_LET_IN:
         return AssociationRejected(f"{words} by {peer.url}: {_NOT_LET_IN[status]}.")
     if status in _BUSY:
         return PeerBusy(f"{words}: it may work later.", retry_after_seconds=answer.retry_after_seconds)
-    return (ObjectRefused if 400 <= status < 500 else PeerRefused)(f"{words}.")
+    if 400 <= status < 500:
+        return PeerRefused(f"{words} by {peer.url}, without a failure reason: {_LOOK_AROUND}.")
+    return PeerRefused(f"{words}.")
 
 
 def _is_kept(failure: Failure, uid: str) -> bool:
@@ -163,8 +172,7 @@ def _refusal(failure: Failure, words: str, uid: str) -> DicomError:
 def _doubt(told: StoreAnswer | None, status: int, peer: WebPeer, uid: str) -> DicomError | None:
     """What speaks against a status of success, such as that of a login page."""
     if told is None:
-        cure = "look at the url, and at what stands before it, such as a proxy"
-        return PeerRefused(f"{peer.url} answered {status}, but not as a DICOMweb service: {cure}.")
+        return PeerRefused(f"{peer.url} answered {status}, but not as a DICOMweb service: {_LOOK_AROUND}.")
     if told.kept and uid not in told.kept:
         return PeerRefused(f"STOW-RS was answered {status}, naming only other instances.")
     return None

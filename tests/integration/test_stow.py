@@ -155,15 +155,13 @@ def _meaning_of(web: Service, tmp_path: Path, status: int, answer: bytes) -> Dic
         (202, b"{}", None),
         (202, _failed(0xB000), None),
         (202, _failed(0xA700), PeerBusy),
-        (409, b"", ObjectRefused),
+        (400, _failed(0xA900), ObjectRefused),
         (409, _failed(0x0111), None),
         (409, _failed(0xA700), PeerBusy),
         (409, _failed(0x0110), PeerRefused),
         (409, _failed(0xA900), ObjectRefused),
         (409, _failed(0xC122), ObjectRefused),
         (200, _failed(0xC000), ObjectRefused),
-        (400, b"", ObjectRefused),
-        (415, b"", ObjectRefused),
         (401, b"", AssociationRejected),
         (403, b"", AssociationRejected),
         (404, b"", AssociationRejected),
@@ -171,6 +169,8 @@ def _meaning_of(web: Service, tmp_path: Path, status: int, answer: bytes) -> Dic
         (503, b"", PeerBusy),
         (507, b"", PeerBusy),
         (302, b"", PeerRefused),
+        (409, _told(_KEPT), PeerRefused),
+        (409, _told(_FAILED, _of("1.2.3", 0xA900)), PeerRefused),
     ],
 )
 def test_every_answer_has_its_meaning(
@@ -261,6 +261,16 @@ def test_what_does_not_answer_as_a_service_does_is_not_believed_to_have_stored(
     assert str(error).startswith(f"{web.url} answered 200, but not as a DICOMweb service: look at the url, ")
 
 
+@pytest.mark.parametrize("status", [400, 405, 409, 413, 415, 422, 423])
+@pytest.mark.parametrize("answer", [b"", b"<html>", b"{}"])
+def test_a_status_alone_does_not_speak_of_the_object_for_a_wrong_url_or_a_proxy_may_explain_it(
+    tmp_path: Path, web: Service, status: int, answer: bytes
+) -> None:
+    error = _meaning_of(web, tmp_path, status, answer)
+    assert type(error) is PeerRefused
+    assert str(error).startswith(f"STOW-RS was answered {status} by {web.url}, without a failure reason: look at the url, ")
+
+
 @pytest.mark.parametrize(
     ("status", "words"),
     [
@@ -300,7 +310,7 @@ def test_an_object_that_a_service_does_not_take_holds_up_no_other(tmp_path: Path
     web.refused = {2: 409, 3: 500}
     path = write(make_dx(), tmp_path / "image.dcm")
     outcomes = [outcome.error for outcome in send_to_service(WebPeer(url=web.url), [path] * 4)]
-    assert [type(error) for error in outcomes] == [type(None), ObjectRefused, PeerBusy, type(None)]
+    assert [type(error) for error in outcomes] == [type(None), PeerRefused, PeerBusy, type(None)]
 
 
 @pytest.mark.parametrize("value", ["soon", "-5", "9" * 5000, "Wed, 32 Foo 2031 25:61:00 GMT", ""])
