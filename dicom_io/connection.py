@@ -110,6 +110,8 @@ def in_words(where: str, otherwise: type[PeerUnavailable] = PeerUnavailable) -> 
         raise AssociationRejected(f"TLS with {where} failed: {explain(error)}.") from error
     except TimeoutError as error:
         raise otherwise(f"{where} does not answer.") from error
+    except UnicodeError as error:  # of the codec of names, before any is looked up
+        raise otherwise(f"{where} cannot be looked up: no host has this name.") from error
     except OSError as error:
         raise otherwise(f"{where} does not answer: {error.strerror or type(error).__name__}.") from error
     except PeerUnavailable as error:

@@ -195,9 +195,15 @@ def _request(line: _Line, method: str, resource: str, content: tuple[str, bytes]
                 answer.close()  # the rest may have no end
     except (HTTPError, OSError) as error:
         raise (_overdue(line.peer) if line.watch.overdue else _in_words(error, line.peer)) from error
+    except ValueError:  # of http.client, and quotes the header that it does not take
+        raise (_overdue(line.peer) if line.watch.overdue else _unsayable(line.peer)) from None
     if line.watch.overdue:  # an answer without a length ends where its connection does
         raise _overdue(line.peer)
     return _Answer(status=answer.status, body=answered, retry_after_seconds=_retry_after_seconds(answer))
+
+
+def _unsayable(peer: WebPeer) -> DicomError:
+    return PeerUnreachable(f"No request can be made to {peer.url}: look at its url, token, username and password.")
 
 
 def _overdue(peer: WebPeer) -> DicomError:

@@ -5,9 +5,13 @@ from ipaddress import IPv4Network, IPv6Network, ip_interface, ip_network
 from typing import Annotated, Any
 
 from apscheduler.triggers.cron import CronTrigger
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
 _AE_TITLE = re.compile(r"[\x20-\x5b\x5d-\x7e]{1,16}")
+
+_IN_NO_HOST = re.compile(r"[\s/\x00-\x1f\x7f]")
+_SENDABLE = re.compile(r"[\x20-\x7e\xa0-\xff]*")
+"""What the header of an HTTP request can hold."""
 
 
 def _ae_title(value: str) -> str:
@@ -31,6 +35,35 @@ def _network(value: Any) -> IPv4Network | IPv6Network:
     raise ValueError(f"{text!r} is an address within a network: write {inside.network} for all of it, or {inside.ip} for one")
 
 
+def host_name(value: str) -> str:
+    """Answer the value, or raise `ValueError` where it is neither an address nor a name that can be looked up."""
+    try:
+        value.encode("idna")
+        well = not _IN_NO_HOST.search(value)
+    except UnicodeError:
+        well = False
+    if not well:
+        raise ValueError(
+            "no host has this name: write one such as pacs.example, of parts of at most 63 characters with one dot between, "
+            "or an address such as 192.0.2.5"
+        )
+    return value
+
+
+def _sendable(value: str) -> str:
+    value = value.strip()
+    if not _SENDABLE.fullmatch(value):  # never quoted: it is secret
+        raise ValueError(
+            "holds what a service cannot be sent: write it anew, in one line of printable Latin-1 characters; "
+            "a dash or a quotation mark that came from a text document is none of them"
+        )
+    return value
+
+
+def _sendable_secret(value: SecretStr) -> SecretStr:
+    return SecretStr(_sendable(value.get_secret_value()))
+
+
 def _crontab(value: str) -> str:
     CronTrigger.from_crontab(value)
     return value
@@ -38,6 +71,11 @@ def _crontab(value: str) -> str:
 
 AETitle = Annotated[str, AfterValidator(_ae_title)]
 Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)]
+Host = Annotated[str, AfterValidator(host_name)]
+"""Of ours; empty for every address."""
+PeerHost = Annotated[Host, Field(min_length=1)]
+Credential = Annotated[str, AfterValidator(_sendable)]
+SecretCredential = Annotated[SecretStr, AfterValidator(_sendable_secret)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(ge=0, le=86400)]
 Crontab = Annotated[str, AfterValidator(_crontab)]
@@ -46,4 +84,4 @@ Crontab = Annotated[str, AfterValidator(_crontab)]
 class Section(BaseModel):
     """A part of the settings: frozen, and an unknown key is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)

@@ -9,7 +9,19 @@ from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_va
 
 from dicom_io.kinds import Kind
 from dicom_io.wording import Language
-from worker.setting_types import AETitle, Crontab, Network, Port, Seconds, Section
+from worker.setting_types import (
+    AETitle,
+    Credential,
+    Crontab,
+    Host,
+    Network,
+    PeerHost,
+    Port,
+    Seconds,
+    SecretCredential,
+    Section,
+    host_name,
+)
 
 _WEB = "STOW-RS"
 
@@ -27,7 +39,7 @@ class TlsSettings(CertificateSettings):
     """The second port, where DICOM is spoken over TLS. `ca` signed the certificates of those who may call."""
 
     ca: Path
-    host: str = "127.0.0.1"
+    host: Host = "127.0.0.1"
     port: Port = 2762
     require_client_certificate: bool = True
 
@@ -36,7 +48,7 @@ class DicomSettings(Section):
     """Who we are on the DICOM network."""
 
     ae_title: AETitle = "CXRWORKER"
-    host: str = "127.0.0.1"
+    host: Host = "127.0.0.1"
     port: Port = 11112
     called_ae_titles: tuple[AETitle, ...] = ()
     calling_ae_titles: tuple[AETitle, ...] = ()
@@ -54,7 +66,7 @@ class QueryPeer(Section):
     """An application entity that answers C-FIND."""
 
     ae_title: AETitle
-    host: str
+    host: PeerHost
     port: Annotated[int, Field(ge=1, le=65535)]
 
 
@@ -128,21 +140,21 @@ class KeepingSettings(Section):
 class WebSettings(Section):
     """The status page. Its port 0 takes a free one."""
 
-    host: str = "127.0.0.1"
+    host: Host = "127.0.0.1"
     port: Port = 8080
 
 
 class MetricsSettings(Section):
     """Where a process that shows no page gives its figures. Its port 0 takes a free one."""
 
-    host: str = "127.0.0.1"
+    host: Host = "127.0.0.1"
     port: Port = 9112
 
 
 class AuditSettings(Section):
     """The audit repository, which is sent DICOM audit messages by syslog."""
 
-    host: Annotated[str, Field(min_length=1, max_length=240)]
+    host: Annotated[PeerHost, Field(max_length=240)]
     port: Annotated[int, Field(ge=1, le=65535)] = 6514
     transport: Literal["tls", "udp"] = "tls"
     ca: Path | None = None
@@ -165,7 +177,7 @@ class Destination(Section):
 
     name: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.-]+$")]
     ae_title: AETitle
-    host: str
+    host: PeerHost
     port: Annotated[int, Field(ge=1, le=65535)]
     outputs: Annotated[tuple[Kind, ...], Field(min_length=1)] = (Kind.SR, Kind.CAPTURE)
     sr_sop_class: Literal["comprehensive", "comprehensive-3d"] = "comprehensive"
@@ -173,10 +185,10 @@ class Destination(Section):
     storage_commitment: bool = False
     url: Annotated[str, Field(pattern=r"^(https?://\S+)?$")] = ""
     """Of a DICOMweb service, which is sent to by STOW-RS; without ``/studies``."""
-    token: SecretStr = SecretStr("")
+    token: SecretCredential = SecretStr("")
     """Bearer token for `url`."""
-    username: str = ""
-    password: SecretStr = SecretStr("")
+    username: Credential = ""
+    password: SecretCredential = SecretStr("")
     """For `url`: HTTP Basic."""
     to_sender: bool = False
     """Whether it is sent only the results of studies that itself has sent an image of, under this AE title."""
@@ -200,8 +212,14 @@ class Destination(Section):
         parts = urlsplit(values["url"])
         if parts.username is not None:  # a url is shown where something goes wrong
             raise ValueError("url names a user: set username and password")
+        if not parts.hostname:
+            raise ValueError("url names no host")
+        try:
+            host_name(parts.hostname)
+        except ValueError as error:
+            raise ValueError(f"url: {error}") from None
         port = parts.port or (80 if parts.scheme == "http" else 443)
-        return {**values, "ae_title": _WEB, "host": parts.hostname or "", "port": port}
+        return {**values, "ae_title": _WEB, "host": parts.hostname, "port": port}
 
 
 class Settings(Section):

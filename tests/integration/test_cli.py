@@ -248,11 +248,11 @@ def test_the_doctor_does_not_pass_an_error_of_ours_off_as_the_operators(
     cxr_worker: Run, pacs: FakePacs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken() -> str:
-        raise AttributeError("no attribute 'card'")
+        raise AttributeError("Bearer secret")
 
     _configure(pacs.port)
     monkeypatch.setattr(checks, "gate", broken)
     _, out, _ = cxr_worker("doctor", "--json")
     (gate,) = (check for check in json.loads(out) if check["name"] == "gate")
     assert gate["detail"].startswith("Internal error: AttributeError at ")
-    assert gate["detail"].endswith(" broken: no attribute 'card'")
+    assert gate["detail"].endswith(" broken"), "its words may quote anything"

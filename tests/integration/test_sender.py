@@ -138,6 +138,12 @@ def test_a_file_that_cannot_be_read_fails_alone(tmp_path: Path, pacs: FakePacs, 
     assert str(outcomes[bad]).startswith("Our own file cannot be read")
 
 
+@pytest.mark.parametrize("host", ["pacs..local", f"{'p' * 64}.local"])
+def test_a_name_that_no_host_has_is_unreachable(host: str) -> None:
+    with pytest.raises(PeerUnreachable, match="no host has this name"):
+        echo(Peer(ae_title="PACS", host=host, port=104), calling_ae_title=US)
+
+
 def test_nothing_to_send_calls_nobody(pacs: FakePacs) -> None:
     assert list(send(_peer(pacs), [], calling_ae_title=US)) == []
     assert pacs.proposed == []

@@ -583,6 +583,33 @@ def test_we_say_who_we_are_by_token_or_by_password(database: Database, tmp_path:
     assert web.authorization == ["Bearer secret", f"Basic {base64.b64encode(b'cxr:worker').decode()}"]
 
 
+def test_what_surrounds_a_token_in_its_file_is_no_part_of_it() -> None:
+    known = _destination("https://pacs.example", token=" secret\n", username="cxr ", password="worker\r\n")  # noqa: S106
+    told = known.token.get_secret_value(), known.username, known.password.get_secret_value()
+    assert told == ("secret", "cxr", "worker")
+
+
+@pytest.mark.parametrize("key", ["token", "username", "password"])
+@pytest.mark.parametrize("value", ["se\ncret", "se\u2013cret", "Łsecret", "secret€", "se\0cret", "se\x7fcret"])
+def test_what_no_header_can_carry_is_refused_by_its_key_and_never_shown(tmp_path: Path, key: str, value: str) -> None:
+    path = tmp_path / "cxr-worker.toml"
+    path.write_text(f'[[destinations]]\nname = "web"\nurl = "https://pacs.example"\n{key} = {json.dumps(value)}\n', "utf-8")
+    with pytest.raises(ConfigurationError) as caught:
+        read_settings(path, environment={})
+    assert str(caught.value).startswith(f"{path}: destinations.0.{key}: holds what a service cannot be sent: write it anew, ")
+    assert "cret" not in f"{caught.value} {caught.value.__cause__}"
+
+
+def test_a_request_that_cannot_be_made_is_a_trouble_that_does_not_quote_it(tmp_path: Path) -> None:
+    path = write(make_dx(), tmp_path / "image.dcm")
+    for header in ("Bearer secret\n", "Bearer secret\u2013"):
+        peer = WebPeer(url=f"http://127.0.0.1:{free_port()}", headers={"Authorization": header})
+        (outcome,) = send_to_service(peer, [path])
+        assert str(outcome.error) == f"No request can be made to {peer.url}: look at its url, token, username and password."
+        with pytest.raises(PeerUnreachable, match="No request can be made to "):
+            greet_service(peer)
+
+
 def test_a_service_that_lets_us_in_again_is_sent_at_once_what_waits(database: Database, tmp_path: Path, web: Service) -> None:
     known = _destination(web.url)
     site = make_site(database, tmp_path / "var", destinations=(known,))
@@ -623,6 +650,8 @@ def test_orthanc_takes_our_reports(database: Database, tmp_path: Path) -> None:
         ('url = "ftp://pacs.example"', "url"),
         ('url = "https://cxr:secret@pacs.example/dicom-web"', "set username and password"),
         ('url = "https://pacs.example:99999999"', "destinations.0"),
+        ('url = "https:///dicom-web"', "url names no host"),
+        ('url = "https://pacs..example/dicom-web"', "url: no host has this name: write"),
     ],
 )
 def test_a_wrong_url_is_explained(tmp_path: Path, lines: str, words: str) -> None:

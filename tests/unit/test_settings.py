@@ -131,6 +131,31 @@ def test_an_address_that_is_no_network_is_told_how_to_write_it(tmp_path: Path, w
     assert cure in message
 
 
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ('[[destinations]]\nname = "pacs"\nae_title = "X"\nport = 104\nhost = "{}"', "destinations.0.host"),
+        (
+            '[[study.senders]]\ncalling_ae_title = "CR1"\nquery = {{ ae_title = "PACS", host = "{}", port = 104 }}',
+            "study.senders.0.query.host",
+        ),
+        ('[audit]\ntransport = "udp"\nhost = "{}"', "audit.host"),
+        ('[dicom]\nhost = "{}"', "dicom.host"),
+        ('[web]\nhost = "{}"', "web.host"),
+    ],
+)
+def test_a_host_is_one_that_can_be_looked_up(tmp_path: Path, text: str, key: str) -> None:
+    for wrong in ("pacs..local", f"{'p' * 64}.local", "pacs local", " pacs", "pacs\\u0000", ".pacs", "http://pacs"):
+        assert f"{key}: no host has this name: write " in _refusal(_file(tmp_path, text.format(wrong)))
+    for right in ("pacs", "pacs.local.", "pacs_1.local", "münchen.example", "192.0.2.5", "::1", "fe80::1%eth0"):
+        read_settings(_file(tmp_path, text.format(right)), {})
+
+
+def test_a_destination_without_a_host_is_refused(tmp_path: Path) -> None:
+    text = '[[destinations]]\nname = "pacs"\nae_title = "X"\nport = 104\nhost = ""'
+    assert "destinations.0.host: " in _refusal(_file(tmp_path, text))
+
+
 def test_a_file_that_is_not_there_tells_how_to_make_one(tmp_path: Path) -> None:
     path = tmp_path / "nothing.toml"
     assert _refusal(path) == f"{path}: no such file; 'cxr-worker init {path}' writes one."

@@ -103,9 +103,10 @@ def _checks(settings: Settings) -> Iterator[Check]:
 def _tried(name: str, look: Callable[[], str], cure: str) -> Check:
     try:
         return Check(name=name, ok=True, detail=look())
-    except Exception as error:  # noqa: BLE001  whatever is wrong is the finding
-        place = "" if isinstance(error, _FORESEEN) else f"Internal error: {type(error).__name__} at {traceback_of(error)}: "
-        return Check(name=name, ok=False, detail=f"{place}{error}" or type(error).__name__, cure=cure)
+    except _FORESEEN as error:
+        return Check(name=name, ok=False, detail=str(error) or type(error).__name__, cure=cure)
+    except Exception as error:  # noqa: BLE001  whatever is wrong is the finding; its words may quote a password
+        return Check(name=name, ok=False, detail=f"Internal error: {type(error).__name__} at {traceback_of(error)}", cure=cure)
 
 
 def _tls(settings: Settings) -> Iterator[Check]:
