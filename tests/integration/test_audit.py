@@ -51,6 +51,19 @@ def test_an_event_can_neither_be_changed_nor_deleted(make: Callable[..., Site], 
     assert recorded(site.database) == before != []
 
 
+def test_an_event_cannot_be_replaced(make: Callable[..., Site]) -> None:
+    site = make()
+    site.receive(make_dx())
+    before = recorded(site.database)
+    replacing = {"sqlite": "REPLACE INTO events (id, at, kind) SELECT id, at, 'another' FROM events"} | {
+        "postgresql": "INSERT INTO events (id, at, kind) SELECT id, at, 'another' FROM events"
+        " ON CONFLICT (id) DO UPDATE SET kind = excluded.kind"
+    }
+    with pytest.raises(Exception, match="events are append-only"), site.database.write() as connection:
+        connection.exec_driver_sql(replacing[site.database.dialect])
+    assert recorded(site.database) == before != []
+
+
 def test_postgresql_does_not_empty_the_table_either(make: Callable[..., Site]) -> None:
     site = make()
     site.receive(make_dx())

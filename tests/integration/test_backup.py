@@ -8,7 +8,10 @@ from pathlib import Path
 from threading import Event, Thread
 
 import pytest
+from alembic import command
+from alembic.config import Config
 
+import migrations
 from tests.conftest import Run, TestDatabase
 from tests.factories import make_study, study_uid
 from tests.fakes import NOON, Site, make_site
@@ -156,6 +159,47 @@ def test_a_backup_of_a_newer_version_is_refused(cxr_worker: Run, backup: Path, t
     assert code == 1
     assert "at migration 9999, which this version does not know" in said
     assert _studies(tmp_path / "worker.db") == 2
+
+
+@pytest.mark.parametrize(
+    ("statements", "missing"),
+    [
+        (("DROP TRIGGER events_no_delete", "DELETE FROM events"), "trigger events_no_delete"),
+        (("DROP TABLE activations",), "table activations"),
+    ],
+)
+def test_a_backup_that_lacks_what_a_worker_made_is_refused(
+    cxr_worker: Run, backup: Path, tmp_path: Path, statements: tuple[str, ...], missing: str
+) -> None:
+    with closing(sqlite3.connect(backup)) as found, found:
+        for statement in statements:
+            found.execute(statement)
+    code, _, said = cxr_worker("db", "restore", str(backup))
+    assert code == 1
+    assert f"not as a worker left it: {missing} is missing or changed" in said
+    assert _studies(tmp_path / "worker.db") == 2
+
+
+@pytest.mark.parametrize("revision", ["0001", "0010", "0014"])
+def test_a_backup_of_an_older_version_is_restored_as_it_was(
+    cxr_worker: Run, tmp_path: Path, test_database: TestDatabase, revision: str
+) -> None:
+    test_database.opened.close()
+    for file in tmp_path.glob("worker.db*"):
+        file.unlink()
+    with closing(open_database(test_database.url)) as old, old.write() as connection:
+        config = Config()
+        config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+    code, _, said = cxr_worker("db", "backup", str(tmp_path / "old.db"))
+    assert code == 0, said
+    code, _, said = cxr_worker("db", "restore", str(tmp_path / "old.db"))
+    assert code == 0, said
+    with closing(sqlite3.connect(tmp_path / "worker.db")) as found:
+        assert found.execute("SELECT version_num FROM alembic_version").fetchall() == [(revision,)]
+    assert cxr_worker("db", "upgrade")[0] == 0
+    assert cxr_worker("db", "check")[0] == 0
 
 
 def test_a_damaged_backup_is_refused(cxr_worker: Run, backup: Path, tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ from worker.db.events import Chosen, Event
 from worker.db.migrate import current_revision, differences, newest_revision, require_newest, upgrade
 from worker.db.schema import events as events_table
 from worker.db.schema import instances, metadata, predictions, studies
-from worker.errors import DatabaseOutdated
+from worker.db.soundness import require_guarded
+from worker.errors import DatabaseDamaged, DatabaseOutdated
 from worker.values import StudyId
 
 
@@ -175,6 +176,19 @@ def test_a_table_that_is_not_as_it_should_be_is_told(empty_database: Database) -
     found = " ".join(differences(empty_database))
     assert "surprise" in found
     assert "ix_events_at" in found
+
+
+def test_triggers_that_keep_events_are_missed(empty_database: Database) -> None:
+    upgrade(empty_database)
+    require_guarded(empty_database)
+    with empty_database.write() as connection:
+        if empty_database.dialect == "postgresql":
+            connection.exec_driver_sql("ALTER TABLE events DISABLE TRIGGER events_append_only")
+        else:
+            connection.exec_driver_sql("DROP TRIGGER events_no_delete")
+            connection.exec_driver_sql("CREATE TRIGGER events_no_delete BEFORE DELETE ON events BEGIN SELECT 1; END")
+    with pytest.raises(DatabaseDamaged, match=r"trigger events_(append_only|no_delete) is missing or changed"):
+        require_guarded(empty_database)
 
 
 def test_a_database_of_a_newer_version_is_refused(empty_database: Database) -> None:

@@ -24,9 +24,9 @@ def upgrade(config: Config = None) -> None:
 
 @app.command()
 def check(config: Config = None) -> None:
-    """Tell whether the database is whole, at the newest migration, and its tables are as they should be."""
+    """Tell whether the database is whole, at the newest migration, its tables as they should be, its events guarded."""
     from worker.db.migrate import current_revision, differences
-    from worker.db.soundness import require_whole
+    from worker.db.soundness import require_guarded, require_whole
     from worker.service import opened
 
     with opened(settings_of(config), migrate=False) as database:
@@ -34,6 +34,7 @@ def check(config: Config = None) -> None:
         found = differences(database)
         if found:
             raise DatabaseOutdated(f"The tables differ from the schema: {'; '.join(found)}")
+        require_guarded(database)
         print(f"The database is at migration {current_revision(database)}, the newest.")
 
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import sqlalchemy
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
@@ -39,6 +40,18 @@ def newest_revision() -> str:
 def is_known(revision: str) -> bool:
     """Whether a migration is one of this version's."""
     return revision in {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+
+
+def made_by(revision: str, asked: str) -> list[tuple[str, str, str]]:
+    """What a query finds in an embedded database that the migrations made, up to and with one of them."""
+    engine = sqlalchemy.create_engine("sqlite://")
+    with engine.begin() as connection:
+        config = _config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+        found = [(str(kind), str(name), str(sql)) for kind, name, sql in connection.exec_driver_sql(asked)]
+    engine.dispose()
+    return found
 
 
 def require_newest(database: Database) -> None:

@@ -12,6 +12,7 @@ from sqlalchemy.engine import URL, make_url
 
 from worker.db.database import alone_with
 from worker.db.migrate import is_known
+from worker.db.soundness import MADE, lacking
 from worker.errors import AnotherRunner, ConfigurationError, DatabaseOutdated, UnusableBackup
 from worker.files import make_folder, sync_folder
 from worker.leader import runner_lock
@@ -89,12 +90,16 @@ def require_usable(path: Path) -> None:
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
             found = [row[0] for row in database.execute("PRAGMA integrity_check(5)")]
             revision = database.execute("SELECT version_num FROM alembic_version").fetchone()
+            made = database.execute(MADE).fetchall()
     except sqlite3.DatabaseError as error:
         raise UnusableBackup(f"{path}: {error}.") from error
     if found != ["ok"]:
         raise UnusableBackup(f"{path}: damaged: {'; '.join(found)}.")
     if revision is None or not is_known(revision[0]):
         raise DatabaseOutdated(f"{path}: at migration {revision[0] if revision else 'none'}, which this version does not know.")
+    missing = lacking(made, revision[0])
+    if missing:
+        raise UnusableBackup(f"{path}: not as a worker left it: {', '.join(missing)} is missing or changed.")
 
 
 def _embedded(settings: Settings, otherwise: str) -> Path:
