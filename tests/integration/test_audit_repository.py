@@ -6,6 +6,7 @@ import socket
 import ssl
 from base64 import b64decode
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -23,6 +24,7 @@ from tests.fakes import FakePacs, Site, free_port, make_site, request_for, take_
 from tests.servers import wait_for
 from tests.syslog_server import SyslogServer, tls_syslog, udp_syslog
 from worker import log
+from worker.audit import syslog
 from worker.audit.job import Auditor
 from worker.audit.presence import noted
 from worker.db import audit_positions, events
@@ -244,6 +246,34 @@ def test_what_a_broken_connection_may_have_lost_is_told_again(site: Site, reposi
     repository.received.clear()
     tell(site)
     assert len(repository.received) == 8
+
+
+@pytest.mark.parametrize("reads", [False, True], ids=["a repository that hangs", "a repository that never says that TLS ends"])
+def test_only_who_closes_the_connection_having_read_all_of_it_was_told(
+    site: Site, authority: Authority, monkeypatch: pytest.MonkeyPatch, *, reads: bool
+) -> None:
+    monkeypatch.setattr(syslog, "_SECONDS", 0.5)
+    pair, context = authority.issue("mute"), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pair.certificate, pair.key)
+    one_of_each(site)
+    with socket.create_server(("127.0.0.1", 0)) as listening, ThreadPoolExecutor() as threads:
+        told(site, port=listening.getsockname()[1], ca=authority.file)
+
+        def serve() -> ssl.SSLSocket:
+            connection = context.wrap_socket(listening.accept()[0], server_side=True, suppress_ragged_eofs=False)
+            while reads and connection.recv(65536):
+                pass
+            if reads:  # TLS has ended; it waits for TCP to end, and closes without a word
+                plain = socket.socket(fileno=connection.detach())
+                assert plain.recv(1) == b""
+                plain.close()
+            return connection
+
+        serving = threads.submit(serve)
+        Auditor(site.parts).tell()
+        with serving.result(), site.database.read() as connection:
+            position = audit_positions.told(connection, site.parts.settings.audit.address)  # type: ignore[union-attr]
+            assert position == (events.newest_id(connection) if reads else 0)
 
 
 def test_more_than_one_connection_carries_all_come(site: Site, repository: SyslogServer) -> None:

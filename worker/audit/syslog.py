@@ -26,12 +26,13 @@ def send_over_tls(messages: Sequence[bytes], address: tuple[str, int], context: 
     """Send messages over one connection, each with its length before it (RFC 5425 section 4.3).
 
     Syslog has no answer. So the connection is ended in order, and the repository is waited for to end its side: what it had not
-    read by then, an error tells.
+    read by then, an error tells. One that leaves TLS's word of ending without an answer must close the connection at least.
 
     Raises
     ------
     OSError
-        The repository cannot be reached, is not who it should be, or broke off; some messages may have arrived.
+        The repository cannot be reached, is not who it should be, broke off, or did not end its side in time, as one that
+        hangs; some messages may have arrived.
     """
     with (
         socket.create_connection(address, timeout=_SECONDS) as plain,
@@ -39,8 +40,16 @@ def send_over_tls(messages: Sequence[bytes], address: tuple[str, int], context: 
     ):
         for message in messages:
             connection.sendall(b"%d %s" % (len(message), message))
-        with suppress(TimeoutError, ssl.SSLEOFError, ssl.SSLZeroReturnError):  # it ends, or does not, in its own manner
-            connection.unwrap().close()
+        with suppress(TimeoutError, ssl.SSLEOFError, ssl.SSLZeroReturnError):  # it answers, or does not, in its own manner
+            connection.unwrap()
+        _await_end(connection)
+
+
+def _await_end(connection: ssl.SSLSocket) -> None:
+    """Say that nothing more comes, and wait until the peer has closed its side having read all: a system resets otherwise."""
+    connection.shutdown(socket.SHUT_WR)
+    while connection.recv(4096):  # of TLS, which has ended here
+        pass
 
 
 def send_over_udp(messages: Sequence[bytes], address: tuple[str, int]) -> None:
