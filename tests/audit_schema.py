@@ -1,4 +1,7 @@
-"""The structure of an audit message, after the RELAX NG schema of PS3.15 A.5.1.1: elements in their order, and attributes."""
+"""The structure of an audit message, after the RELAX NG schema of PS3.15 A.5.1.1: elements in their order, and attributes.
+
+And what the tables of PS3.15 A.5.3 say beyond it: which action, how many of which participants and objects.
+"""
 
 import re
 from collections.abc import Mapping
@@ -69,11 +72,57 @@ SCHEMA = {
 }
 
 
+APPLICATION, DESTINATION, SOURCE, OTHER = "<110150>", "<110152>", "<110153>", "<>"
+STUDY, PATIENT, LOG = "<2/3>", "<1/1>", "<2/13>"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Of one event (its code is the key): actions; participants by their roles and objects by type and role, each sorted."""
+
+    actions: str
+    participants: str
+    objects: str = ""
+
+
+RULES = {
+    "110100": Rule("E", f"{APPLICATION}({OTHER})*"),
+    "110101": Rule("R", f"({OTHER}){{1,2}}", LOG),
+    "110103": Rule("CRUD", f"({OTHER}){{1,2}}", f"{PATIENT}({STUDY})+"),
+    "110104": Rule("CRU", f"{DESTINATION}{SOURCE}({OTHER})*", f"{PATIENT}({STUDY})+"),
+    "110105": Rule("D", f"({OTHER}){{1,2}}", f"{PATIENT}({STUDY})+"),
+    "110113": Rule("E", f"({OTHER})+", "(<.*>)*"),
+}
+"""PS3.15 A.5.3.1, .2, .6, .7, .8 and .11."""
+
+
 def violations(xml: bytes) -> list[str]:
-    """What about a message is not as the schema wants it."""
+    """What about a message is not as the schema and the table of its event want it."""
     root = ET.fromstring(xml)  # noqa: S314  our own
     found = [] if root.tag == "AuditMessage" else [f"the root is {root.tag}"]
-    return found + [wrong for element in root.iter() for wrong in _of(element)]
+    found += [wrong for element in root.iter() for wrong in _of(element)]
+    return found or _against_its_table(root)
+
+
+def _against_its_table(root: ET.Element) -> list[str]:
+    event = next(root.iter("EventIdentification"))
+    code = next(event.iter("EventID")).get("csd-code", "")
+    rule = RULES.get(code)
+    if rule is None:
+        return [f"the event {code} is unknown"]
+    roles = [[role.get("csd-code", "") for role in each.iter("RoleIDCode")] for each in root.iter("ActiveParticipant")]
+    participants = "".join(sorted(f"<{'+'.join(each)}>" for each in roles))
+    kinds = [
+        f"<{each.get('ParticipantObjectTypeCode')}/{each.get('ParticipantObjectTypeCodeRole')}>"
+        for each in root.iter("ParticipantObjectIdentification")
+    ]
+    objects = "".join(sorted(kinds))
+    told = [
+        ("action", event.get("EventActionCode", ""), f"[{rule.actions}]"),
+        ("participants", participants, rule.participants),
+    ]
+    told.append(("objects", objects, rule.objects))
+    return [f"{code} has the {name} {value!r}" for name, value, pattern in told if not re.fullmatch(pattern, value)]
 
 
 def _of(element: ET.Element) -> list[str]:

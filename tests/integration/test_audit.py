@@ -93,7 +93,7 @@ def test_a_studys_events_tell_who_sent_what_was_decided_by_which_model_and_where
     found = {event.kind: event for event in recorded(site.database, study_uid=study_uid())}
     sender = {"ae_title": "MODALITY", "address": "127.0.0.1"}
     assert found["opened"].facts == sender
-    assert found["complete"].facts == {"senders": [sender | {"instances": 1}]}
+    assert found["complete"].facts == {"senders": [sender | {"instances": 1}], "turn": 1}
     model = site.engine.model
     assert found["analysed"].facts == {
         "images": 1,

@@ -35,6 +35,7 @@ from worker.schedule import Schedule
 from worker.service import utc_now
 from worker.settings import AuditSettings, CertificateSettings, KeepingSettings
 from worker.tls import audit_context
+from worker.values import StudyId
 
 HEADER = re.compile(
     rb"<85>1 \d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00 [!-~]{1,255} cxr-worker \d+ DICOM\+RFC3881 - \xef\xbb\xbf(?=<\?xml )"
@@ -139,6 +140,7 @@ def test_a_studys_way_is_told_in_order(site: Site, repository: SyslogServer) -> 
         ("Audit Log Used",),
     ]
     received, decided, sent = roots[1:4]
+    assert [root.find("EventIdentification").get("EventActionCode") for root in (received, decided, sent)] == ["C", "R", "R"]  # type: ignore[union-attr]
     assert [each.get("UserID") for each in received.findall("ActiveParticipant")] == ["MODALITY", "CXRWORKER"]
     assert [each.get("UserID") for each in sent.findall("ActiveParticipant")] == ["CXRWORKER", "PACS"]
     for root in (received, decided, sent):
@@ -186,6 +188,51 @@ def test_what_happened_before_an_image_of_another_patient_came_is_told_of_the_pa
     assert issuers == [b"HOSPITAL"] * 3
     _, exported, _ = cxr_worker("audit", "export", "--study", study_uid(), "--format", "dicom")
     assert whose([ET.fromstring(line) for line in exported.splitlines()]) == whose(roots)  # noqa: S314  our own
+
+
+def test_a_study_that_was_received_is_told_once_for_each_who_sent_of_it_since_it_was_told_last(
+    site: Site, repository: SyslogServer
+) -> None:
+    first, second, third = make_study(views=("PA", "AP", "PA"))
+    site.receive(first, calling_ae_title="MOD1", peer_address="192.0.2.1")
+    site.receive(second, calling_ae_title="MOD2", peer_address="192.0.2.2")
+    site.settle()
+    tell(site)
+
+    def sources() -> list[list[str]]:
+        named = [[each.get("UserID", "") for each in root.findall("ActiveParticipant")] for root in parsed(repository.received)]
+        return [each for each in named if len(each) == 2]
+
+    assert sources() == [["MOD1", "CXRWORKER"], ["MOD2", "CXRWORKER"]]
+    repository.received.clear()
+    site.receive(third, calling_ae_title="MOD1", peer_address="192.0.2.1")
+    site.settle()
+    tell(site)
+    assert sources() == [["MOD1", "CXRWORKER"]]
+
+
+def test_who_sent_an_image_again_whose_file_was_damaged_is_told(site: Site, repository: SyslogServer) -> None:
+    ds = make_dx()
+    site.receive(ds, calling_ae_title="MOD1")
+    site.settle()
+    tell(site)
+    (file,) = site.received_files()
+    file.write_bytes(b"damaged")
+    repository.received.clear()
+    site.receive(ds, calling_ae_title="MOD2")
+    site.settle()
+    tell(site)
+    root, *_ = parsed(repository.received)
+    assert [each.get("UserID") for each in root.findall("ActiveParticipant")] == ["MOD2", "CXRWORKER"]
+
+
+def test_a_study_that_was_received_before_senders_were_noted_is_told_all_the_same(site: Site, repository: SyslogServer) -> None:
+    site.receive(make_dx())
+    with site.database.write() as connection:
+        events.record(connection, Event(kind=events.COMPLETE, at=site.clock(), study_id=StudyId(1)))
+    tell(site)
+    (root,) = parsed(repository.received)
+    assert [each.get("UserID") for each in root.findall("ActiveParticipant")] == ["unknown", "CXRWORKER"]
 
 
 def test_files_that_are_deleted_are_told(site: Site, repository: SyslogServer) -> None:

@@ -2,6 +2,7 @@
 
 import re
 from base64 import b64decode
+from dataclasses import replace
 from datetime import UTC, datetime
 from xml.etree import ElementTree as ET
 
@@ -49,10 +50,26 @@ def message(**changes: object) -> AuditMessage:
     return AuditMessage(**{**usual, **changes})  # type: ignore[arg-type]
 
 
+SOMEBODY = Participant(user_id="somebody", requestor=True)
+TOLD: dict[EventId, dict[str, object]] = {
+    EventId.APPLICATION_ACTIVITY: {
+        "action": Action.EXECUTE,
+        "participants": (replace(US, role=Role.APPLICATION),),
+        "study": None,
+    },
+    EventId.AUDIT_LOG_USED: {"action": Action.READ, "participants": (SOMEBODY,), "study": None, "log_uri": "urn:x"},
+    EventId.INSTANCES_ACCESSED: {"action": Action.READ, "participants": (SOMEBODY, replace(US, role=None))},
+    EventId.INSTANCES_TRANSFERRED: {},
+    EventId.STUDY_DELETED: {"action": Action.DELETE, "participants": (SOMEBODY,)},
+    EventId.SECURITY_ALERT: {"action": Action.EXECUTE, "participants": (SOMEBODY, replace(US, role=None)), "study": None},
+}
+TOLD = {event_id: {"event_id": event_id, **usual} for event_id, usual in TOLD.items()}
+
+
 @pytest.mark.parametrize("event_id", EventId)
 @pytest.mark.parametrize("event_type", [None, *EventType])
 def test_every_event_is_as_the_schema_wants_it(event_id: EventId, event_type: EventType | None) -> None:
-    told = message(event_id=event_id, event_type=event_type, outcome=Outcome.MINOR_FAILURE, description="why", log_uri="urn:x")
+    told = message(event_type=event_type, outcome=Outcome.MINOR_FAILURE, description="why", **TOLD[event_id])
     assert violations(encode(told)) == []
 
 
@@ -114,9 +131,27 @@ def test_equal_messages_are_equal_bytes() -> None:
     ],
 )
 def test_the_schema_finds_what_is_wrong(wrong: bytes, cured: bytes) -> None:
-    xml = encode(message(log_uri="urn:x"))
+    xml = encode(message(**TOLD[EventId.AUDIT_LOG_USED]) if b"URI" in wrong else message())
     assert wrong in xml
+    assert violations(xml) == []
     broken = xml.replace(wrong, cured)
     if wrong == b"<EventID":
         broken = re.sub(rb"</EventID>", b"</EventName>", broken)
     assert violations(broken)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ("the action 'D'", {"action": Action.DELETE}),
+        ("the participants '<110152><110153><110153>'", {"participants": (US, *[replace(US, role=Role.SOURCE)] * 2)}),
+        ("the participants '<110152>'", {"participants": (US,)}),
+        ("the objects ''", {"study": None}),
+        ("the objects '<1/1><2/13><2/3>'", {"log_uri": "urn:x"}),
+        ("the participants '<>'", {**TOLD[EventId.APPLICATION_ACTIVITY], "participants": (SOMEBODY,)}),
+        ("the participants '<><><>'", {**TOLD[EventId.STUDY_DELETED], "participants": (SOMEBODY,) * 3}),
+    ],
+)
+def test_the_table_of_an_event_finds_what_is_wrong(wrong: str, told: dict[str, object]) -> None:
+    (found,) = violations(encode(message(**told)))
+    assert found.endswith(wrong)

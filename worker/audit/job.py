@@ -5,7 +5,7 @@ from itertools import islice, takewhile
 import structlog
 
 from dicom_io.audit_message import encode
-from worker.audit.messages import Reporter, message_of, reporter_of
+from worker.audit.messages import Reporter, messages_of, reporter_of
 from worker.audit.syslog import send_over_tls, send_over_udp, syslog_message
 from worker.db import audit_positions, events
 from worker.db.events import Chosen, Recorded
@@ -38,9 +38,8 @@ class Auditor:
         if not untold:
             return False
         reporter = reporter_of(parts.settings)
-        messages = [_framed(each, reporter) for each in untold]
         try:
-            _send([message for message in messages if message is not None], audit, parts)
+            _send([message for each in untold for message in _framed(each, reporter)], audit, parts)
         except (OSError, ConfigurationError) as error:
             if not self._waits:
                 log.warning("audit.waits", host=audit.host, port=audit.port, error=type(error).__name__)
@@ -66,9 +65,8 @@ def _untold(parts: Parts, audit: AuditSettings) -> list[Recorded]:
         return list(islice(new, _AT_ONCE))
 
 
-def _framed(recorded: Recorded, reporter: Reporter) -> bytes | None:
-    message = message_of(recorded, reporter)
-    return None if message is None else syslog_message(encode(message), at=message.at, host=reporter.host)
+def _framed(recorded: Recorded, reporter: Reporter) -> list[bytes]:
+    return [syslog_message(encode(message), at=message.at, host=reporter.host) for message in messages_of(recorded, reporter)]
 
 
 def _send(messages: list[bytes], audit: AuditSettings, parts: Parts) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from dicom_io.audit_message import (
@@ -56,10 +56,16 @@ def reporter_of(settings: Settings) -> Reporter:
     )
 
 
-def message_of(recorded: Recorded, reporter: Reporter) -> AuditMessage | None:
-    """The audit message of an event; None where the standard has none for it, or where a study is missing that it wants."""
+def messages_of(recorded: Recorded, reporter: Reporter) -> list[AuditMessage]:
+    """The audit messages of an event; none where the standard has none for it, or where a study is missing that it wants.
+
+    Of a study that was received one for each sender: a message has one (PS3.15 A.5.3.7), and strangers cannot make it long.
+    """
+    if recorded.event.kind == events.COMPLETE:
+        return _received(recorded, reporter)
     make = _MAKERS.get(recorded.event.kind)
-    return None if make is None else make(recorded, reporter)
+    message = None if make is None else make(recorded, reporter)
+    return [] if message is None else [message]
 
 
 def _activity(recorded: Recorded, reporter: Reporter) -> AuditMessage:
@@ -74,23 +80,28 @@ def _activity(recorded: Recorded, reporter: Reporter) -> AuditMessage:
     )
 
 
-def _received(recorded: Recorded, reporter: Reporter) -> AuditMessage | None:
+def _received(recorded: Recorded, reporter: Reporter) -> list[AuditMessage]:
     study = _study(recorded)
     if study is None:
-        return None
-    senders = [
-        Participant(
-            user_id=each["ae_title"], requestor=True, role=Role.SOURCE, ae_title=each["ae_title"], address=each["address"]
+        return []
+    senders: Sequence[Mapping[str, str]] = recorded.event.facts.get("senders") or ({},)
+    return [
+        AuditMessage(
+            event_id=EventId.INSTANCES_TRANSFERRED,
+            action=Action.CREATE,
+            at=recorded.event.at,
+            source=reporter.source,
+            participants=(_sender(each), reporter.participant(requestor=False, role=Role.DESTINATION)),
+            study=study,
         )
-        for each in recorded.event.facts.get("senders", ())
+        for each in senders
     ]
-    return AuditMessage(
-        event_id=EventId.INSTANCES_TRANSFERRED,
-        action=Action.CREATE,
-        at=recorded.event.at,
-        source=reporter.source,
-        participants=(*senders, reporter.participant(requestor=False, role=Role.DESTINATION)),
-        study=study,
+
+
+def _sender(facts: Mapping[str, str]) -> Participant:
+    ae_title, address = facts.get("ae_title", ""), facts.get("address", "")
+    return Participant(
+        user_id=ae_title or address or "unknown", requestor=True, role=Role.SOURCE, ae_title=ae_title, address=address
     )
 
 
@@ -150,7 +161,7 @@ def _sent(recorded: Recorded, reporter: Reporter) -> AuditMessage | None:
     failed = event.kind != events.SENT
     return AuditMessage(
         event_id=EventId.INSTANCES_TRANSFERRED,
-        action=Action.CREATE,
+        action=Action.READ,  # who does not receive cannot know whether they were held before (PS3.15 A.5.3.7)
         at=event.at,
         source=reporter.source,
         participants=(
@@ -232,7 +243,6 @@ def _study(recorded: Recorded) -> AuditedStudy | None:
 _MAKERS: Mapping[str, Callable[[Recorded, Reporter], AuditMessage | None]] = {
     events.STARTED: _activity,
     events.STOPPED: _activity,
-    events.COMPLETE: _received,
     StudyState.ANALYSED: _decided,
     StudyState.NOT_ANALYSED: _decided,
     StudyState.FAILED: _decided,

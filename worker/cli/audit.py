@@ -68,8 +68,10 @@ def export(
             events.record(connection, events.Event(kind=events.EXPORTED, at=datetime.now(UTC), facts=facts))
         with database.read() as connection:
             for each in events.recorded(connection, chosen):
-                line = _as_message(each, reporter) if form is Format.DICOM else json.dumps(_as_plain(each), ensure_ascii=False)
-                if line is not None:
+                lines = (
+                    _as_messages(each, reporter) if form is Format.DICOM else [json.dumps(_as_plain(each), ensure_ascii=False)]
+                )
+                for line in lines:
                     print(line)
 
 
@@ -91,12 +93,11 @@ def _as_plain(each: "Recorded") -> dict[str, Any]:
     }
 
 
-def _as_message(each: "Recorded", reporter: "Reporter") -> str | None:
+def _as_messages(each: "Recorded", reporter: "Reporter") -> list[str]:
     from dicom_io.audit_message import encode
-    from worker.audit.messages import message_of
+    from worker.audit.messages import messages_of
 
-    message = message_of(each, reporter)
-    return None if message is None else encode(message).decode().replace("\n", "")
+    return [encode(message).decode().replace("\n", "") for message in messages_of(each, reporter)]
 
 
 def _in_short(facts: dict[str, Any]) -> str:

@@ -40,7 +40,8 @@ REOPENED = "reopened"
 """Another image of a study came after it was complete. Facts: ae_title, address."""
 
 COMPLETE = "complete"
-"""Every image of a study is here. Facts: senders, each with ae_title, address and instances."""
+"""Every image of a study is here. Facts: senders of those that came since it was complete last, each with ae_title, address and
+instances; turn, of the last of these."""
 
 SENT = "sent"
 """A destination keeps a report. Facts: destination, kind, sop_class_uid, sop_instance_uid."""
@@ -144,6 +145,12 @@ def count_since(connection: Connection, kind: str, *, since: datetime) -> tuple[
     count = connection.execute(select(func.count()).select_from(events).where(matching)).scalar_one()
     newest = connection.execute(select(events.c.detail).where(matching).order_by(events.c.id.desc()).limit(1)).scalar()
     return count, newest or ""
+
+
+def newest_facts(connection: Connection, kind: str, *, study_id: StudyId) -> Mapping[str, Any]:
+    """The facts of the last event of a kind that a study had, none where there was none."""
+    matching = (events.c.study_id == study_id) & (events.c.kind == kind)
+    return connection.execute(select(events.c.facts).where(matching).order_by(events.c.id.desc()).limit(1)).scalar() or {}
 
 
 def recorded(connection: Connection, chosen: Chosen) -> Iterator[Recorded]:

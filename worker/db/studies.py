@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, case, exists, func, or_, select, update
 
@@ -62,23 +63,32 @@ def mark_ready(connection: Connection, progress: StudyProgress, *, now: datetime
         .values(state=StudyState.READY, generation=studies.c.generation + 1, completed_at=now)
     )
     if changed.rowcount == 1:
-        facts = {"senders": _senders(connection, progress.id)}
+        facts = _received(connection, progress.id, after=_last_turn(connection, progress.id))
         event = events.Event(kind=events.COMPLETE, at=now, study_id=progress.id, detail=why, facts=facts)
         events.record(connection, event)
         return True
     return False
 
 
-def _senders(connection: Connection, study_id: StudyId) -> list[dict[str, str | int]]:
-    """Who sent a study, from where, and how many images."""
+def _last_turn(connection: Connection, study_id: StudyId) -> int:
+    """The turn of the image that came last before a study was complete last; 0: it never was, or nobody noted it."""
+    facts = events.newest_facts(connection, events.COMPLETE, study_id=study_id)
+    return int(facts.get("turn", 0))
+
+
+def _received(connection: Connection, study_id: StudyId, *, after: int) -> dict[str, Any]:
+    """Who sent a study's images that came after a turn, from where, how many, and the turn of the last."""
     sender = (instances.c.calling_ae_title, instances.c.peer_address)
     rows = connection.execute(
-        select(*sender, func.count().label("images"))
-        .where(instances.c.study_id == study_id)
+        select(*sender, func.count().label("images"), func.max(instances.c.turn).label("turn"))
+        .where(instances.c.study_id == study_id, instances.c.turn > after)
         .group_by(*sender)
         .order_by(*sender)
-    )
-    return [{"ae_title": row.calling_ae_title, "address": row.peer_address, "instances": row.images} for row in rows]
+    ).all()
+    senders = [{"ae_title": row.calling_ae_title, "address": row.peer_address, "instances": row.images} for row in rows]
+    if not rows:  # an image that is known came again, for a file that was damaged
+        senders = [{**events.newest_facts(connection, events.REOPENED, study_id=study_id), "instances": 0}]
+    return {"senders": senders, "turn": max((row.turn for row in rows), default=after)}
 
 
 def advance_state(
