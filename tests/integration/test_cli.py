@@ -222,6 +222,17 @@ def test_the_doctor_finds_everything_well(cxr_worker: Run, pacs: FakePacs) -> No
     assert all(check["ok"] for check in checks.values())
 
 
+@pytest.mark.parametrize("section", ["keeping", "dicom"])
+def test_the_doctor_fails_where_more_is_to_be_free_than_the_disk_has(
+    cxr_worker: Run, monkeypatch: pytest.MonkeyPatch, section: str
+) -> None:
+    monkeypatch.setenv(f"CXR_{section.upper()}__MINIMUM_FREE_BYTES", str(10**18))
+    _, out, _ = cxr_worker("doctor", "--json")
+    (disk,) = (check for check in json.loads(out) if check["name"] == "disk")
+    assert not disk["ok"]
+    assert f"{section}.minimum_free_bytes is {10**18}" in disk["detail"]
+
+
 @pytest.mark.parametrize("state", ["superseded", "delivered"])
 def test_the_doctor_does_not_call_pending_what_is_not_sent_any_more(
     cxr_worker: Run, filled: Site, pacs: FakePacs, state: str

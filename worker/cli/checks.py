@@ -45,9 +45,12 @@ _NAMED = 3
 def disk(settings: Settings) -> str:
     """How much of it is free."""
     make_data_dir(settings)
-    free = shutil.disk_usage(settings.data_dir).free
-    words = f"{settings.data_dir.resolve()}: {free / 1024**3:.1f} GiB free"
-    if free < _LOW_SPACE_BYTES:
+    usage = shutil.disk_usage(settings.data_dir)
+    for section, wanted in (("keeping", settings.keeping.minimum_free_bytes), ("dicom", settings.dicom.minimum_free_bytes)):
+        if wanted > usage.total:
+            raise ConfigurationError(f"{section}.minimum_free_bytes is {wanted}, and all of the disk has {usage.total} bytes")
+    words = f"{settings.data_dir.resolve()}: {usage.free / 1024**3:.1f} GiB free"
+    if usage.free < _LOW_SPACE_BYTES:
         raise OSError(f"{words}, less than {_LOW_SPACE_BYTES // 1024**3}")
     return words
 

@@ -62,7 +62,8 @@ def _word(check: Check) -> str:
 
 
 def _checks(settings: Settings) -> Iterator[Check]:
-    yield _tried("disk", partial(checks.disk, settings), "free some space, or point data_dir at another disk")
+    cure = "free some space, lower minimum_free_bytes where the words name it, or point data_dir at another disk"
+    yield _tried("disk", partial(checks.disk, settings), cure)
     yield _tried("database", partial(checks.database, settings), "run 'cxr-worker db upgrade', or look at database_url")
     yield _tried("refused", partial(checks.refused, settings), "see 'database'")
     cure = "look at the disk, and have these studies sent again: 'cxr-worker studies show UID' names the images"
