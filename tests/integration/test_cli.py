@@ -1,6 +1,7 @@
 """The command line on a database with studies in it."""
 
 import json
+import unicodedata
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from tests.factories import PATIENT, make_dx, make_study, study_uid
 from tests.fakes import FakePacs, Site, free_port, make_site, model_identity
 from worker.cli import checks
 from worker.cli.studies import moment
-from worker.db.schema import deliveries
+from worker.db.schema import deliveries, studies
 from worker.errors import ConfigurationError
 
 STUDY_KEYS = {
@@ -116,6 +117,26 @@ def test_the_tables_for_people_name_result_and_reason(cxr_worker: Run) -> None:
     code, out, _ = cxr_worker("studies", "show", study_uid("waiting"))
     assert code == 0
     assert "0xA700" in out
+
+
+def test_what_a_stranger_sent_does_not_command_the_terminal(
+    cxr_worker: Run, test_database: TestDatabase, tmp_path: Path
+) -> None:
+    sent = "\x1b[31mRED\x1b]0;OWNED\x07\x7f\x9b2J"
+    site = make_site(test_database.opened, tmp_path / "var")
+    site.receive(make_dx())
+    with site.database.write() as connection:
+        connection.execute(update(studies).values(patient_id=sent, accession_number="A\nB"))
+    for words in (("studies", "list"), ("studies", "show", study_uid())):
+        _, out, _ = cxr_worker(*words)
+        assert r"\x1b[31mRED\x1b]0;OWNED\x07\x7f\x9b2J" in out
+        assert not [letter for letter in out if unicodedata.category(letter) == "Cc" and letter != "\n"]
+        assert "\nB" not in out
+        _, out, _ = cxr_worker(*words, "--json")
+        assert not [letter for letter in out if unicodedata.category(letter) == "Cc" and letter != "\n"]
+    assert json.loads(out)["patient_id"] == sent
+    _, _, err = cxr_worker("reprocess", sent)
+    assert r"No study \x1b[31mRED" in err
 
 
 def test_a_study_that_never_came_ends_with_1(cxr_worker: Run) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from cxr_models.errors import Misuse, ModelError
+from worker.cli.printing import harmless
 from worker.errors import ConfigurationError, WorkerError
 
 
@@ -22,5 +23,5 @@ def reported() -> Iterator[None]:
 
 
 def _leave(error: Exception, code: int) -> None:
-    print(f"cxr-worker: {error}", file=sys.stderr)
+    print(harmless(f"cxr-worker: {error}"), file=sys.stderr)
     sys.exit(code)

@@ -1,17 +1,32 @@
-"""Tables for people, JSON for scripts; both on stdout."""
+"""Tables for people, JSON for scripts; both on stdout. What a stranger sent must not command the operator's terminal."""
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 Row = TypeVar("Row")
+_CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
+"""C0 and C1 without the line feed, which cells of ours have."""
+_CONTROLS_THAT_JSON_LEAVES = re.compile(r"[\x7f-\x9f]")
+
+
+def harmless(text: str) -> str:
+    """Show each control character as its number: a terminal would obey it."""
+    return _CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+
+
+def print_line(text: str) -> None:
+    """Print one line, whatever is in it."""
+    print(harmless(text).replace("\n", "\\x0a"))
 
 
 def print_json(value: Any) -> None:
     """Print a value as indented JSON."""
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    print(_CONTROLS_THAT_JSON_LEAVES.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
 
 
 def newest_of(found: list[Row], limit: int) -> list[Row]:
@@ -52,5 +67,5 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
+        table.add_row(*(Text("" if cell is None else harmless(str(cell))) for cell in row))
     Console(width=None if sys.stdout.isatty() else 220).print(table)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from worker.cli.options import AsJson, Config, database_of
-from worker.cli.printing import newest_of, print_json, print_table
+from worker.cli.printing import newest_of, print_json, print_line, print_table
 from worker.errors import ConfigurationError, NoSuchStudy
 
 app = typer.Typer(help="What came in, what was decided and why, where it was delivered.", no_args_is_help=True)
@@ -79,7 +79,7 @@ def show(study_uid: str, config: Config = None, as_json: AsJson = False) -> None
         "completed_at",
         "files_gone_at",
     ):
-        print(f"{key:17} {study[key] if study[key] is not None else ''}")
+        print_line(f"{key:17} {study[key] if study[key] is not None else ''}")
     images = (
         (image["sop_instance_uid"], image["modality"], image["eligible"], _answer(image), image["reason"])
         for image in study["images"]
