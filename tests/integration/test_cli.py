@@ -151,7 +151,27 @@ def test_deliveries_are_listed_by_state_and_destination(cxr_worker: Run) -> None
     assert {delivery["study_uid"] for delivery in waiting} == {study_uid("waiting")}
     assert {(delivery["attempts"], "0xA700" in delivery["last_error"]) for delivery in waiting} == {(1, True)}
     assert len(_json(cxr_worker, "deliveries", "list", "--destination", "pacs")) == 4
-    assert _json(cxr_worker, "deliveries", "list", "--destination", "other") == []
+    code, out, err = cxr_worker("deliveries", "list", "--destination", "other")
+    assert (code, out, err) == (2, "", "cxr-worker: --destination: 'other' is no destination: none configured.\n")
+
+
+@pytest.mark.usefixtures("filled")
+def test_what_waits_for_a_destination_that_is_not_configured_says_so(cxr_worker: Run, pacs: FakePacs) -> None:
+    waiting = _json(cxr_worker, "deliveries", "list", "--state", "pending")
+    words = "pacs to be configured again: nothing is sent to it"
+    assert {(delivery["waits_for"], delivery["next_attempt_at"]) for delivery in waiting} == {(words, None)}
+    delivered = _json(cxr_worker, "deliveries", "list", "--state", "delivered")
+    assert {delivery["waits_for"] for delivery in delivered} == {None}
+    code, out, _ = cxr_worker("deliveries", "retry", str(waiting[0]["id"]))
+    assert (code, out) == (0, "1 due again. Nothing is sent to pacs, which is not configured.\n")
+    code, _, err = cxr_worker("deliveries", "retry", str(waiting[0]["id"]), "4711")
+    assert code == 1
+    assert "1 of 2 are due again. Nothing is sent to pacs, which is not configured. 4711: " in err
+    _configure(pacs.port)
+    assert cxr_worker("deliveries", "retry", str(waiting[0]["id"]))[1] == "1 due again.\n"
+    waiting = _json(cxr_worker, "deliveries", "list", "--state", "pending")
+    assert {delivery["waits_for"] for delivery in waiting} == {"its next attempt"}
+    assert all(delivery["next_attempt_at"] for delivery in waiting)
 
 
 @pytest.mark.parametrize("what", ["studies", "deliveries"])
@@ -165,6 +185,7 @@ def test_a_list_that_is_cut_says_so(cxr_worker: Run, what: str) -> None:
 
 
 def test_a_delivery_given_up_is_queued_again_by_retry(cxr_worker: Run, filled: Site, pacs: FakePacs) -> None:
+    _configure(pacs.port)
     pacs.status = 0x0110
     for _ in range(10):
         filled.clock.go_on(minutes=10)
@@ -274,6 +295,14 @@ def test_the_doctor_names_the_cure_for_what_is_wrong_and_ends_with_1(cxr_worker:
     assert {"database", "destination pacs"} <= set(failed)
     assert all(check["cure"] and check["detail"] for check in failed.values())
     assert "does not answer" in failed["destination pacs"]["detail"]
+
+
+def test_the_doctor_names_a_cure_for_a_service_that_fits_one(cxr_worker: Run) -> None:
+    url = f"http://127.0.0.1:{free_port()}/dicom-web"
+    Path("cxr-worker.toml").write_text(f'[[destinations]]\nname = "web"\nurl = "{url}"\n', encoding="utf-8")
+    _, out, _ = cxr_worker("doctor", "--json")
+    (web,) = (check for check in json.loads(out) if check["name"] == "destination web")
+    assert web["cure"].startswith(f"start the service at {url}, open its port")
 
 
 def test_the_doctor_does_not_pass_an_error_of_ours_off_as_the_operators(

@@ -386,9 +386,9 @@ def test_what_waits_for_what_is_told(taking: Site, pacs: FakePacs) -> None:
 
 
 def test_what_waits_for_a_destination_that_is_away_is_told(away: Site) -> None:
-    assert _waits(away) == {"its next attempt, or C-ECHO to be answered"}
+    assert _waits(away) == {"its next attempt, or the destination to answer"}
     _attempt(away, 10)
-    assert _waits(away) == {"C-ECHO to be answered"}
+    assert _waits(away) == {"the destination to answer"}
 
 
 def _waits(site: Site) -> set[str | None]:

@@ -47,7 +47,7 @@ def demo(
         typer.Option("--images", help="Folder of PNG, JPEG or DICOM radiographs [default: synthetic ones]", metavar="DIR"),
     ] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the working folder and print where it is.")] = False,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="Send at most this many images.")] = 100,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=1_000_000, help="Send at most this many images.")] = 100,
 ) -> None:
     """Run the whole loop on this machine: a small PACS, the worker, radiographs in, reports back, a table of results."""
     from worker.cli.demo import print_results

@@ -98,6 +98,8 @@ def _checks(settings: Settings) -> Iterator[Check]:
         yield Check(name="destinations", ok=False, detail="none", cure=cure)
     for destination in settings.destinations:
         cure = f"start {destination.ae_title}, open the port, and register AE title {settings.dicom.ae_title} there"
+        if destination.url:
+            cure = f"start the service at {destination.url}, open its port, and look at token, username and password"
         yield _tried(f"destination {destination.name}", partial(checks.echo, destination, settings), cure)
 
 

@@ -17,6 +17,9 @@ Config = Annotated[
         "--config", "-c", help="Configuration file [default: cxr-worker.toml here, else the defaults]", metavar="FILE"
     ),
 ]
+LARGEST_ID = 2**63 - 1
+"""That a database can hold."""
+Limit = Annotated[int, typer.Option("--limit", min=1, max=1_000_000, help="At most this many, the newest first.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from worker.cli.options import AsJson, Config, database_of
+from worker.cli.options import AsJson, Config, Limit, database_of
 from worker.cli.printing import newest_of, print_json, print_line, print_table
 from worker.errors import ConfigurationError, NoSuchStudy
 
@@ -35,7 +35,7 @@ def moment(text: str, *, now: datetime) -> datetime:
 def list_studies(
     state: Annotated[str | None, typer.Option(help="Only those in this state, such as failed.", metavar="STATE")] = None,
     since: Annotated[str | None, typer.Option(help="Only those received since: a date, or an age such as 12h.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="At most this many, the newest first.")] = 1000,
+    limit: Limit = 1000,
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:

@@ -22,8 +22,8 @@ _WAITS_FOR = {
 """What has to happen before a report goes on its way; nothing where it has arrived or was taken back."""
 _WAITS_FOR_ANSWER = {
     **_WAITS_FOR,
-    DeliveryState.PENDING: "its next attempt, or C-ECHO to be answered",
-    DeliveryState.ON_HOLD: "C-ECHO to be answered",
+    DeliveryState.PENDING: "its next attempt, or the destination to answer",
+    DeliveryState.ON_HOLD: "the destination to answer",
 }
 
 
@@ -72,6 +72,13 @@ def list_deliveries(
     if destination is not None:
         chosen = chosen.where(deliveries.c.destination == destination)
     return [{"id": row["id"], "study_uid": row["study_uid"], **_delivery(row)} for row in connection.execute(chosen).mappings()]
+
+
+def destinations_due_since(connection: Connection, moment: datetime) -> list[str]:
+    """Where something is pending that became due at exactly this moment."""
+    became_due = (deliveries.c.state == DeliveryState.PENDING) & (deliveries.c.next_attempt_at == moment)
+    chosen = select(deliveries.c.destination).where(became_due).distinct().order_by(deliveries.c.destination)
+    return list(connection.execute(chosen).scalars())
 
 
 def _described(connection: Connection, chosen: Select[Any]) -> list[Listed]:
