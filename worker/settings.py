@@ -142,6 +142,8 @@ class WebSettings(Section):
 
     host: Host = "127.0.0.1"
     port: Port = 8080
+    names: tuple[str, ...] = ()
+    """That browsers call it by, beside its addresses, ``localhost`` and the machine's own name."""
 
 
 class MetricsSettings(Section):

@@ -5,7 +5,8 @@ import socket
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
+from http.client import HTTPConnection
 from urllib.parse import urlsplit
 
 import pytest
@@ -23,7 +24,7 @@ from worker.web.server import page
 
 @pytest.fixture
 def base(test_database: TestDatabase) -> Iterator[str]:
-    with capture_logs() as said, page(test_database.opened, Metrics(), WebSettings(port=0)):
+    with capture_logs() as said, page(test_database.opened, Metrics(), WebSettings(port=0, names=("cxr.example",))):
         (ready,) = [line for line in said if line["event"] == "web.ready"]
         yield f"http://127.0.0.1:{ready['port']}"
 
@@ -88,6 +89,29 @@ def test_healthz_is_ok_and_readyz_says_when_the_database_is_away_and_back(base: 
         assert status == 503
         assert json.loads(body)["reason"]
     assert fetch(f"{base}/readyz")[0] == 200
+
+
+def asked_as(base: str, host: str) -> tuple[int, str | None]:
+    """What the page answers to somebody who calls it so, and whether it may be kept."""
+    connection = HTTPConnection("127.0.0.1", urlsplit(base).port, timeout=10)
+    with closing(connection):
+        connection.request("GET", "/", headers={"Host": host})
+        answer = connection.getresponse()
+        return answer.status, answer.headers["cache-control"]
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "localhost:8080", "LocalHost", "[::1]:8080", "192.0.2.7:8080", socket.gethostname(), "cxr.example"]
+)
+def test_the_page_is_shown_under_its_names_and_addresses_and_kept_by_nobody(base: str, host: str) -> None:
+    assert asked_as(base, host) == (200, "no-store")
+
+
+@pytest.mark.parametrize(
+    "host", ["", "attacker.example", "127.0.0.1.attacker.example:8080", "[", "::1", "a:b:c", "cxr.example.org"]
+)
+def test_the_page_is_not_shown_under_a_name_that_somebody_else_gave_it(base: str, host: str) -> None:
+    assert asked_as(base, host)[0] == 400
 
 
 HALF_A_REQUEST = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX-a: "

@@ -71,6 +71,8 @@ minimum_free_bytes = 0                  # while less is free on the disk, the ol
 [web]
 host = "127.0.0.1"                      # status page, /healthz, /readyz and /metrics
 port = 8080
+names = []                              # that browsers call the page by, as a proxy's: its addresses, localhost and the
+                                        # machine's own name are known; it is shown under no other
 
 # Figures for Prometheus of a process that shows no page: 'receive' and 'run', each with a port of its own.
 # [metrics]

@@ -38,7 +38,8 @@ def page(
     ConfigurationError
         The port cannot be bound.
     """
-    with _served(make_app(database, metrics, trouble=trouble), settings.host, settings.port, "web"):
+    app = make_app(database, metrics, trouble=trouble, names=(settings.host, *settings.names))
+    with _served(app, settings.host, settings.port, "web"):
         yield
 
 
