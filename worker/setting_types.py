@@ -2,6 +2,7 @@
 
 import re
 from ipaddress import IPv4Network, IPv6Network, ip_interface, ip_network
+from pathlib import Path
 from typing import Annotated, Any
 
 from apscheduler.triggers.cron import CronTrigger
@@ -73,6 +74,18 @@ def _sendable_secret(value: SecretStr) -> SecretStr:
     return SecretStr(_sendable(value.get_secret_value()))
 
 
+def _folder(value: Any) -> Any:
+    if not isinstance(value, str | Path):
+        return value
+    text = str(value)
+    if not text.strip() or "\0" in text:
+        raise ValueError("names no folder: write its path, or . for the working folder")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise ValueError(f"{text!r} begins with a home folder that is not known") from None
+
+
 def _crontab(value: str) -> str:
     CronTrigger.from_crontab(value)
     return value
@@ -80,13 +93,12 @@ def _crontab(value: str) -> str:
 
 AETitle = Annotated[str, AfterValidator(_ae_title)]
 Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)]
-Host = Annotated[str, AfterValidator(host_name)]
-"""Of ours; empty for every address."""
-PeerHost = Annotated[Host, Field(min_length=1)]
+Host = Annotated[str, Field(min_length=1), AfterValidator(host_name)]
 Credential = Annotated[str, AfterValidator(_sendable)]
 SecretCredential = Annotated[SecretStr, AfterValidator(_sendable_secret)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(ge=0, le=86400)]
+Folder = Annotated[Path, BeforeValidator(_folder)]
 Crontab = Annotated[str, AfterValidator(_crontab)]
 
 

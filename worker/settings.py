@@ -13,9 +13,9 @@ from worker.setting_types import (
     AETitle,
     Credential,
     Crontab,
+    Folder,
     Host,
     Network,
-    PeerHost,
     Port,
     Seconds,
     SecretCredential,
@@ -66,7 +66,7 @@ class QueryPeer(Section):
     """An application entity that answers C-FIND."""
 
     ae_title: AETitle
-    host: PeerHost
+    host: Host
     port: Annotated[int, Field(ge=1, le=65535)]
 
 
@@ -156,7 +156,7 @@ class MetricsSettings(Section):
 class AuditSettings(Section):
     """The audit repository, which is sent DICOM audit messages by syslog."""
 
-    host: Annotated[PeerHost, Field(max_length=240)]
+    host: Annotated[Host, Field(max_length=240)]
     port: Annotated[int, Field(ge=1, le=65535)] = 6514
     transport: Literal["tls", "udp"] = "tls"
     ca: Path | None = None
@@ -179,7 +179,7 @@ class Destination(Section):
 
     name: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.-]+$")]
     ae_title: AETitle
-    host: PeerHost
+    host: Host
     port: Annotated[int, Field(ge=1, le=65535)]
     outputs: Annotated[tuple[Kind, ...], Field(min_length=1)] = (Kind.SR, Kind.CAPTURE)
     sr_sop_class: Literal["comprehensive", "comprehensive-3d"] = "comprehensive"
@@ -227,8 +227,9 @@ class Destination(Section):
 class Settings(Section):
     """All settings. `worker.configuration.read_settings` makes them."""
 
-    data_dir: Path = Path("var")
-    database_url: SecretStr = SecretStr("")
+    data_dir: Folder = Path("var")
+    database_url: Annotated[SecretStr, Field(validate_default=True)] = SecretStr("")
+    """By default an embedded one in `data_dir`."""
     dicom: DicomSettings = DicomSettings()
     study: StudySettings = StudySettings()
     gate: GateSettings = GateSettings()
@@ -254,6 +255,8 @@ class Settings(Section):
             shared = {key: block[key] for key in block if key != "callers"}
             if shared.get("to_sender") is not True:
                 raise ValueError("callers are for a destination with to_sender = true")
+            if not isinstance(block["callers"], list | tuple):
+                raise ValueError("callers is a list of tables with ae_title and host")  # noqa: TRY004  as below
             for caller in block["callers"]:
                 if not isinstance(caller, dict):
                     raise ValueError("a caller is a table with ae_title and host")  # noqa: TRY004  pydantic wants a ValueError
@@ -287,13 +290,12 @@ class Settings(Section):
             raise ValueError('needs a ca, there or in [dicom.tls]; or transport = "udp"')
         return value
 
-    @model_validator(mode="before")
+    @field_validator("database_url")
     @classmethod
-    def _embedded_database_by_default(cls, values: Any) -> Any:
-        if isinstance(values, dict) and not values.get("database_url"):
-            data_dir = Path(str(values.get("data_dir", "var"))).expanduser()
-            return {**values, "database_url": f"sqlite:///{data_dir / 'worker.db'}"}
-        return values
+    def _embedded_database_by_default(cls, value: SecretStr, info: ValidationInfo) -> SecretStr:
+        if value.get_secret_value() or "data_dir" not in info.data:
+            return value
+        return SecretStr(f"sqlite:///{info.data['data_dir'] / 'worker.db'}")
 
     @property
     def embedded(self) -> bool:

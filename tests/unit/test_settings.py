@@ -58,6 +58,13 @@ def test_the_embedded_database_lies_in_the_data_folder(tmp_path: Path) -> None:
     assert settings.embedded
 
 
+def test_the_home_folder_is_meant_for_files_and_database_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/cxr")
+    for settings in (read_settings(_file(tmp_path, 'data_dir = "~/x"'), {}), Settings(data_dir=Path("~/x"))):
+        assert settings.data_dir == Path("/home/cxr/x")
+        assert settings.database_url.get_secret_value() == "sqlite:////home/cxr/x/worker.db"
+
+
 @pytest.mark.parametrize(
     ("text", "named"),
     [
@@ -91,6 +98,10 @@ def test_the_embedded_database_lies_in_the_data_folder(tmp_path: Path) -> None:
         ("[dicom]\nport = false", "dicom.port: takes neither true nor false"),
         ("[[study.senders]]\ncalling_ae_title = 'A'\nquiet_seconds = true", "study.senders.0.quiet_seconds: takes neither"),
         ("data_dir = 5", "data_dir: "),
+        ("data_dir = ''", "data_dir: names no folder"),
+        ('data_dir = "a\\u0000b"', "data_dir: names no folder"),
+        ("data_dir = '~nobody-of-this-name/cxr'", "data_dir: '~nobody-of-this-name/cxr' begins with a home folder"),
+        ("[[destinations]]\nname = 'p'\nto_sender = true\ncallers = 5", "destinations: callers is a list of tables"),
         ("database_url = 5", "database_url: "),
         ("destinations = 5", "destinations: "),
         ('[[destinations]]\nname = "pacs"', "destinations.0.ae_title: "),
@@ -211,6 +222,7 @@ def test_a_destination_can_be_made_of_variables_alone(tmp_path: Path) -> None:
         ("CXR_DESTINATIONS__FIRST__PORT", "104", "CXR_DESTINATIONS__FIRST__PORT"),
         ("CXR_DESTINATIONS__0", "104", "CXR_DESTINATIONS__0"),
         ("CXR_DATA_DIR__X", "1", "data_dir"),
+        ("CXR_DATA_DIR", "", "data_dir: names no folder"),
     ],
 )
 def test_a_wrong_variable_is_one_line_that_names_it(tmp_path: Path, variable: str, text: str, named: str) -> None:
