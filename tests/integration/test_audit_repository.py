@@ -241,7 +241,7 @@ def test_files_that_are_deleted_are_told(site: Site, repository: SyslogServer) -
     site.deliver()
     settings = site.parts.settings.model_copy(update={"keeping": KeepingSettings(days=1)})
     site.clock.go_on(days=2)
-    assert retain(site.database, settings, clock=site.clock) == 1
+    assert retain(site.database, settings, clock=site.clock, by_hand=True) == 1
     tell(site)
     deleted = parsed(repository.received)[-1]
     assert codes(deleted) == ("DICOM Study Deleted",)

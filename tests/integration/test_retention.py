@@ -17,7 +17,7 @@ from tests.servers import wait_for
 from worker import pipeline, telling
 from worker.cli.doctor import examine
 from worker.configuration import read_settings
-from worker.db import delivering, listing, retention, studies
+from worker.db import delivering, events, listing, retention, studies
 from worker.keeping.deep_check import check_files
 from worker.keeping.orphans import Fate, mend
 from worker.keeping.removal import discard
@@ -51,7 +51,18 @@ def _through(site: Site, name: str = "study", *, deliver: bool = True, view: Any
 
 
 def _retain(site: Site) -> int:
+    """Delete as `db clean` does: whoever asks for it vouches for the clock."""
+    return retain(site.database, site.parts.settings, clock=site.clock, by_hand=True)
+
+
+def _retain_unasked(site: Site) -> int:
+    """Delete as a running worker does every hour."""
     return retain(site.database, site.parts.settings, clock=site.clock)
+
+
+def _note_something(site: Site) -> None:
+    with site.database.write() as connection:
+        events.add(connection, events.STARTED, at=site.clock())
 
 
 def _told(site: Site) -> retention.Recipients:
@@ -517,9 +528,112 @@ def test_a_file_that_outlived_a_crash_after_the_mark_is_deleted_at_the_next_star
     assert kept.received_files() == []
 
 
+def test_a_clock_that_runs_ahead_for_an_hour_deletes_nothing(kept: Site) -> None:
+    uid = _through(kept)
+    kept.clock.go_on(days=2)
+    _note_something(kept)
+    kept.clock.go_on(days=365)
+    _note_something(kept)
+    assert _retain_unasked(kept) == 0
+    kept.clock.go_on(days=-365, hours=1)
+    assert _retain_unasked(kept) == 0
+    assert not _gone(kept, uid)
+
+
+def test_a_clock_that_is_wrong_at_every_start_deletes_nothing_however_often_it_was(kept: Site) -> None:
+    uid = _through(kept)
+    for _ in range(3):
+        kept.clock.go_on(days=2)
+        _note_something(kept)
+        kept.clock.go_on(days=3650)
+        _note_something(kept)
+        assert _retain_unasked(kept) == 0
+        kept.clock.go_on(days=-3650, minutes=5)
+        _note_something(kept)
+    assert not _gone(kept, uid)
+
+
+def test_a_worker_that_was_off_for_a_month_deletes_by_age_after_a_day_and_says_so_once(kept: Site) -> None:
+    _through(kept)
+    kept.clock.go_on(days=31)
+    for hour in range(25):
+        assert _retain_unasked(kept) == (hour == 24), f"after {hour} hours"
+        kept.clock.go_on(hours=1)
+    with kept.database.read() as connection:
+        count, words = events.count_since(connection, events.CLOCK_DOUBTED, since=kept.clock() - timedelta(days=40))
+    assert count == 1
+    assert words.startswith("The files of 1 studies wait for a day: nothing noted before bears out the time")
+
+
+def test_a_worker_that_notes_something_every_week_deletes_by_age_at_once(kept: Site) -> None:
+    _through(kept)
+    for _ in range(5):
+        kept.clock.go_on(days=7)
+        _note_something(kept)
+    kept.clock.go_on(days=2)
+    assert _retain_unasked(kept) == 1
+
+
+def test_a_study_that_came_while_the_clock_was_behind_is_as_old_as_what_was_noted_around_it(kept: Site) -> None:
+    old = _through(kept, "old")
+    kept.clock.go_on(days=20)
+    _note_something(kept)
+    kept.clock.go_on(days=-3650)
+    behind = _through(kept, "behind")
+    kept.clock.go_on(days=3650, minutes=5)
+    assert _retain_unasked(kept) == 0
+    kept.clock.go_on(days=15)
+    assert _retain(kept) == 1, "the later one's earlier date holds up no other"
+    assert [_gone(kept, uid) for uid in (old, behind)] == [True, False]
+    kept.clock.go_on(days=31)
+    assert _retain(kept) == 1
+
+
+def test_a_failed_study_that_came_while_the_clock_was_behind_is_as_old_as_what_was_noted_around_it(kept: Site) -> None:
+    _keeping(kept, failed_days=90)
+    _note_something(kept)
+    kept.clock.go_on(days=-3650)
+    _failed(kept)
+    kept.clock.go_on(days=3650)
+    assert _retain(kept) == 0
+    kept.clock.go_on(days=91)
+    assert _retain(kept) == 1
+
+
+def test_for_want_of_space_files_go_though_the_clock_is_doubted(kept: Site) -> None:
+    _through(_keeping(kept, days=30, maximum_bytes=1))
+    kept.clock.go_on(days=400)
+    assert _retain_unasked(kept) == 1
+    assert kept.study(study_uid())["events"][-1]["detail"].endswith("received files took more than 1 bytes")
+
+
+def test_doctor_warns_while_files_wait_for_the_clock(
+    cxr_worker: Run, test_database: TestDatabase, tmp_path: Path, pacs: FakePacs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def said() -> list[tuple[bool, bool, str]]:
+        found = [check for check in examine(_settings(monkeypatch)) if check.name == "clock"]
+        return [(check.ok, check.advisory, check.detail) for check in found]
+
+    site = _keeping(make_site(test_database.opened, tmp_path / "var", destinations=(pacs.destination(),)), **A_MONTH)
+    assert said() == [], "no rule depends on it"
+    monkeypatch.setenv("CXR_KEEPING__DAYS", "30")
+    assert said() == [(True, True, "no files wait for it")]
+    site.clock.now = datetime.now(UTC) - timedelta(days=40)
+    _through(site)
+    site.clock.now = datetime.now(UTC)
+    assert _retain_unasked(site) == 0
+    ((ok, _, detail),) = said()
+    assert not ok
+    assert detail.startswith("The files of 1 studies wait for a day")
+    assert cxr_worker("db", "clean")[1] == "The files of 1 studies are deleted.\n"
+
+
 def test_the_running_schedule_deletes_by_itself(kept: Site) -> None:
     kept.clock.now = datetime.now(UTC) - timedelta(days=40)
     uid = _through(kept)
+    kept.clock.now = datetime.now(UTC) - timedelta(days=2)
+    _note_something(kept)
+    kept.clock.now = datetime.now(UTC) - timedelta(days=40)
     for path in kept.received_files():
         os.utime(path, (kept.clock().timestamp(),) * 2)
     schedule = Schedule(replace(kept.parts, clock=lambda: datetime.now(UTC)))

@@ -22,7 +22,7 @@ from worker.db import audit_positions, events, figures
 from worker.db import files as kept_files
 from worker.db.database import Database, open_database
 from worker.db.migrate import current_revision, require_newest
-from worker.db.retention import Ending
+from worker.db.retention import Ending, doubt
 from worker.db.soundness import require_whole
 from worker.errors import AnotherRunner, ConfigurationError, WorkerError
 from worker.keeping.deep_check import check_files
@@ -106,6 +106,18 @@ def lost(settings: Settings) -> str:
         more = f" and {len(uids) - _NAMED} more" if len(uids) > _NAMED else ""
         raise WorkerError(f"{count} stored files are missing, of {', '.join(uids[:_NAMED])}{more}")
     return f"none in the last {_LOST_SHOWN.days} days"
+
+
+def clock(settings: Settings) -> str:
+    """Whether files wait to be deleted until it is known that it is right."""
+    with _existing(settings) as database:
+        if database is None:
+            return "no files wait for it"
+        with database.read() as connection:
+            found = doubt(connection, now=datetime.now(UTC))
+    if found is not None:
+        raise WorkerError(found)
+    return "no files wait for it"
 
 
 def runner(settings: Settings) -> str:

@@ -43,7 +43,7 @@ def clean(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")] = False,
     config: Config = None,
 ) -> None:
-    """Delete the files that the rules of [keeping] let go, as a running worker does every hour."""
+    """Delete the files that the rules of [keeping] let go, as a running worker does every hour; the clock is believed."""
     from worker.keeping.retention import plan, retain
 
     with database_of(config) as (settings, database):
@@ -51,7 +51,7 @@ def clean(
             rules = "days, failed_days, undelivered_days, maximum_bytes or minimum_free_bytes"
             raise ConfigurationError(f"keeping: no rule says what to delete; set {rules}.")
         if not dry_run:
-            count = retain(database, settings, clock=lambda: datetime.now(UTC))
+            count = retain(database, settings, clock=lambda: datetime.now(UTC), by_hand=True)
             print(f"The files of {count} studies are deleted.")
             return
         with database.read() as connection:

@@ -68,6 +68,9 @@ def _checks(settings: Settings) -> Iterator[Check]:
     yield _tried("refused", partial(checks.refused, settings), "see 'database'")
     cure = "look at the disk, and have these studies sent again: 'cxr-worker studies show UID' names the images"
     yield replace(_tried("lost files", partial(checks.lost, settings), cure), advisory=True)
+    if settings.keeping.deletes:
+        cure = "set the clock right; where it is, they go by themselves a day later, and 'cxr-worker db clean' deletes them now"
+        yield replace(_tried("clock", partial(checks.clock, settings), cure), advisory=True)
     yield _tried("runner", partial(checks.runner, settings), "see 'database'")
     cure = "'cxr-worker deliveries list' tells why; 'deliveries retry --all-failed' sends again; or name the destination again"
     yield _tried("deliveries", partial(checks.deliveries, settings), cure)

@@ -70,6 +70,9 @@ ACTIVATED = "model_activated"
 SHADOWED = "shadow_activated"
 """Somebody named the shadow model, or none. Facts: user, model."""
 
+CLOCK_DOUBTED = "clock_doubted"
+"""Files were to be deleted by their age, at a time that nothing noted before bears out; they wait."""
+
 EXPORTED = "audit_exported"
 """Somebody exported these events. Facts: user, format."""
 

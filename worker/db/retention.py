@@ -1,7 +1,7 @@
 """Which studies nobody needs the files of any more, and the mark that they were deleted."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 
@@ -9,6 +9,7 @@ from sqlalchemy import ColumnElement, Connection, exists, func, or_, select, upd
 
 from worker.db import events
 from worker.db.schema import deliveries, instances, reports, studies
+from worker.db.schema import events as event_rows
 from worker.db.studies import hold
 from worker.values import DeliveryState, StudyId, StudyState
 
@@ -19,6 +20,11 @@ FILES_REMOVED = "files_removed"
 _UNDELIVERED = deliveries.c.state.not_in([DeliveryState.DELIVERED, DeliveryState.SUPERSEDED])
 _IS_REFUSED = (studies.c.state == StudyState.NOT_ANALYSED) & ~studies.c.untold
 """Not analysed, with every destination told that wants to be, or beyond telling."""
+A_DAY = timedelta(days=1)
+_ABSENT = timedelta(days=7)
+"""For so long a worker may note nothing, its clock is believed all the same."""
+
+_RECEIVED = (events.OPENED, events.REOPENED, events.COMPLETE)
 _ON_ITS_WAY = deliveries.c.state.in_([DeliveryState.PENDING, DeliveryState.STORED])
 
 
@@ -42,6 +48,14 @@ class Recipients:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Threshold:
+    """A moment, and the first event that was noted after it."""
+
+    at: datetime
+    event_id: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EndedStudy:
     """A study that has files and needs them no more."""
 
@@ -52,6 +66,38 @@ class EndedStudy:
     bytes: int
     """What its received files take."""
     ending: Ending
+    noted: int
+    """The newest event of its receipt; 0 where there is none."""
+
+    def was_received_before(self, threshold: Threshold) -> bool:
+        """Whether it was by its date and by its place in the record: a clock that ran behind gave too early a date."""
+        return self.last_received_at <= threshold.at and (threshold.event_id is None or self.noted < threshold.event_id)
+
+
+def clock_is_known(connection: Connection, *, now: datetime) -> bool:
+    """Whether something was noted by this clock a day to a week ago, and nothing by another one since.
+
+    A clock that ran ahead or behind, for however short, and a worker that was switched off for longer, are believed again when
+    a day has gone by.
+    """
+    of_this = event_rows.c.at.between(now - A_DAY - _ABSENT, now - A_DAY)
+    noted = connection.execute(select(func.max(event_rows.c.id)).where(of_this)).scalar()
+    if noted is None:
+        return False
+    of_another = ~event_rows.c.at.between(now - A_DAY - _ABSENT, now + A_DAY)
+    return not connection.execute(select(exists().where(event_rows.c.id > noted, of_another))).scalar_one()
+
+
+def doubt(connection: Connection, *, now: datetime) -> str | None:
+    """What was noted within the last day of files that wait for the clock; None where nothing was."""
+    noted = (event_rows.c.kind == events.CLOCK_DOUBTED) & event_rows.c.at.between(now - A_DAY, now)
+    return connection.execute(select(event_rows.c.detail).where(noted).order_by(event_rows.c.id.desc()).limit(1)).scalar()
+
+
+def threshold(connection: Connection, at: datetime, *, now: datetime) -> Threshold:
+    """Find where in the record a moment stands."""
+    since = (event_rows.c.at > at) & (event_rows.c.at <= now)
+    return Threshold(at=at, event_id=connection.execute(select(func.min(event_rows.c.id)).where(since)).scalar())
 
 
 def kept_bytes(connection: Connection) -> int:
@@ -69,8 +115,10 @@ def ended(connection: Connection, ending: Ending, recipients: Recipients, *, bef
     if ending is Ending.UNDELIVERED:
         chosen &= ~exists().where(reports.c.study_id == studies.c.id, reports.c.made_at > before)
     columns = (studies.c.id, studies.c.study_uid, studies.c.last_received_at, studies.c.generation)
+    of_receipt = (event_rows.c.study_id == studies.c.id) & event_rows.c.kind.in_(_RECEIVED)
+    noted = select(func.coalesce(func.max(event_rows.c.id), 0)).where(of_receipt).scalar_subquery()
     rows = connection.execute(
-        select(*columns, func.sum(instances.c.size).label("bytes"))
+        select(*columns, func.sum(instances.c.size).label("bytes"), noted.label("noted"))
         .join(instances, instances.c.study_id == studies.c.id)
         .where(chosen, instances.c.gone_at.is_(None), studies.c.last_received_at <= before)
         .group_by(*columns)
@@ -84,6 +132,7 @@ def ended(connection: Connection, ending: Ending, recipients: Recipients, *, bef
             generation=row.generation,
             bytes=int(row.bytes),
             ending=ending,
+            noted=row.noted,
         )
         for row in rows
     ]

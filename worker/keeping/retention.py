@@ -1,6 +1,7 @@
 """Retention: the files of finished and delivered studies are deleted by age and for want of space, the oldest first.
 
-Those of failed studies, and of reported ones that go nowhere, are deleted by age alone, and only where a site says so.
+Those of failed studies, and of reported ones that go nowhere, are deleted by age alone, and only where a site says so. By age
+nothing is deleted while nothing bears the clock out: one that is wrong for a minute would let go whatever is finished.
 """
 
 import shutil
@@ -11,7 +12,7 @@ from datetime import datetime, timedelta
 import structlog
 from sqlalchemy import Connection
 
-from worker.db import retention
+from worker.db import events, retention
 from worker.db.database import Database
 from worker.db.retention import EndedStudy, Ending, Recipients
 from worker.keeping.removal import YOUNG, discard
@@ -28,6 +29,8 @@ class Removal:
     study: EndedStudy
     why: str
     """In words, for the study's history."""
+    by_age: bool
+    """Whether it is its age that lets them go, by the clock."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,25 +44,33 @@ class _RuleByAge:
     """How long without the rule."""
 
 
-def plan(connection: Connection, settings: Settings, *, now: datetime) -> Iterator[Removal]:
-    """What the rules ask for now: what failed or goes nowhere by age, then the oldest finished until the rest may stay."""
+def plan(connection: Connection, settings: Settings, *, now: datetime, by_age: bool = True) -> Iterator[Removal]:
+    """What the rules ask for now: what failed or goes nowhere by age, then the oldest finished until the rest may stay.
+
+    Without `by_age`, only what is to go for want of space.
+    """
     keeping, recipients = settings.keeping, recipients_of(settings)
     kept, free = retention.kept_bytes(connection), shutil.disk_usage(settings.data_dir).free
-    for rule in _rules_by_age(keeping):
-        before = now - timedelta(days=rule.days)
-        for study in retention.ended(connection, rule.ending, recipients, before=before) if rule.days else ():
-            yield Removal(study=study, why=f"{rule.words} more than {rule.days} days ago")
-            kept, free = kept - study.bytes, free + study.bytes
+    for rule in _rules_by_age(keeping) if by_age else ():
+        threshold = retention.threshold(connection, now - timedelta(days=rule.days), now=now)
+        for study in retention.ended(connection, rule.ending, recipients, before=threshold.at) if rule.days else ():
+            if study.was_received_before(threshold):
+                yield Removal(study=study, why=f"{rule.words} more than {rule.days} days ago", by_age=True)
+                kept, free = kept - study.bytes, free + study.bytes
+    threshold = retention.threshold(connection, now - timedelta(days=keeping.days), now=now)
     for study in retention.ended(connection, Ending.FINISHED, recipients, before=now - YOUNG):
-        if keeping.days and study.last_received_at <= now - timedelta(days=keeping.days):
+        is_old = by_age and keeping.days > 0 and study.was_received_before(threshold)
+        if is_old:
             why = f"received more than {keeping.days} days ago"
         elif keeping.maximum_bytes and kept > keeping.maximum_bytes:
             why = f"received files took more than {keeping.maximum_bytes} bytes"
         elif free < keeping.minimum_free_bytes:
             why = f"less than {keeping.minimum_free_bytes} bytes were free"
-        else:
+        elif study.last_received_at > threshold.at:
             return
-        yield Removal(study=study, why=why)
+        else:  # by its date it is older than it is
+            continue
+        yield Removal(study=study, why=why, by_age=is_old)
         kept, free = kept - study.bytes, free + study.bytes
 
 
@@ -96,14 +107,23 @@ def _rules_by_age(keeping: KeepingSettings) -> tuple[_RuleByAge, ...]:
     )
 
 
-def retain(database: Database, settings: Settings, *, clock: Callable[[], datetime]) -> int:
+def retain(database: Database, settings: Settings, *, clock: Callable[[], datetime], by_hand: bool = False) -> int:
     """Delete what the rules ask for; answer of how many studies. Their rows stay, with a mark and an event.
+
+    Nothing is deleted by age while it is not known that the clock is right, unless a person asks for it `by_hand`.
 
     The mark is committed before a file is deleted: a crash in between leaves a file, which `mend` deletes, never a row that
     promises one.
     """
     with database.read() as connection:
-        removals = list(plan(connection, settings, now=clock()))
+        now = clock()
+        removals = list(plan(connection, settings, now=now))
+        aged = 0 if by_hand else sum(removal.by_age for removal in removals)
+        waits = aged > 0 and not retention.clock_is_known(connection, now=now)
+        if waits:
+            removals = list(plan(connection, settings, now=now, by_age=False))
+    if waits:
+        _tell_of_doubt(database, count=aged, now=now)
     recipients = recipients_of(settings)
     count = 0
     for removal in removals:
@@ -119,3 +139,13 @@ def retain(database: Database, settings: Settings, *, clock: Callable[[], dateti
     if count:
         log.info("studies.files_removed", count=count)
     return count
+
+
+def _tell_of_doubt(database: Database, *, count: int, now: datetime) -> None:
+    """Note, once a day, that files wait for the clock to be borne out: by this very event, when a day has gone by."""
+    with database.write() as connection:
+        if retention.doubt(connection, now=now) is not None:
+            return
+        words = f"The files of {count} studies wait for a day: nothing noted before bears out the time by which they are old."
+        events.add(connection, events.CLOCK_DOUBTED, at=now, detail=words)
+    log.warning("retention.waits", count=count)
