@@ -106,6 +106,24 @@ def test_a_file_whose_bytes_are_not_those_of_its_name_is_moved_aside(site: Site,
     assert "not those that its name tells" in _detail(site, "file_set_aside")
 
 
+def test_a_report_without_a_row_is_moved_aside_once_nobody_is_at_work_on_it(site: Site) -> None:
+    site.receive(*make_study(views=("PA",)))
+    site.settle()
+    (made,) = (site.parts.data_dir / "reports").iterdir()
+    stray = made.with_name("1.2.3.dcm")
+    stray.write_bytes(made.read_bytes())
+    just_now = site.clock().timestamp()
+    os.utime(stray, (just_now, just_now))
+    assert mend(site.parts) == {Fate.LEFT: 1}
+    site.clock.go_on(hours=2)
+    assert mend(site.parts) == {Fate.SET_ASIDE: 1}
+    assert [*made.parent.iterdir()] == [made]
+    assert (site.parts.data_dir / "aside" / "1.2.3.dcm").read_bytes() == made.read_bytes()
+    with site.database.read() as connection:
+        count, detail = events.count_since(connection, "file_set_aside", since=site.clock())
+    assert (count, detail) == (1, "aside/1.2.3.dcm: No row tells of it.")
+
+
 @pytest.mark.parametrize("settled", [True, False])
 def test_a_row_without_its_file_fails_the_study_that_needs_it_and_says_why(site: Site, *, settled: bool) -> None:
     frontal, lateral = make_study()

@@ -528,6 +528,20 @@ def test_a_file_that_outlived_a_crash_after_the_mark_is_deleted_at_the_next_star
     assert kept.received_files() == []
 
 
+def test_reports_that_outlived_a_crash_after_the_mark_are_deleted_at_the_next_start(
+    kept: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _through(kept)
+    kept.clock.go_on(days=31)
+    with monkeypatch.context() as patched:
+        patched.setattr("worker.keeping.retention.discard", Mock(side_effect=SystemExit))
+        with pytest.raises(SystemExit):
+            _retain(kept)
+    assert mend(kept.parts) == {Fate.DISCARDED: 3}
+    assert not list(kept.parts.data_dir.rglob("*.dcm*"))
+    assert mend(kept.parts).total() == 0
+
+
 def test_a_clock_that_runs_ahead_for_an_hour_deletes_nothing(kept: Site) -> None:
     uid = _through(kept)
     kept.clock.go_on(days=2)

@@ -48,6 +48,14 @@ def received(connection: Connection, *, sha256_begins: str = "") -> Iterator[Kep
         )
 
 
+def made_and_gone(connection: Connection) -> tuple[set[Path], set[Path]]:
+    """Paths of reports that have a row, relative to the data folder: of those that are kept, and of those that are gone."""
+    kept, gone = set[Path](), set[Path]()
+    for row in connection.execute(select(reports.c.path, reports.c.gone_at)):
+        (kept if row.gone_at is None else gone).add(Path(row.path))
+    return kept, gone
+
+
 def made(connection: Connection) -> list[Path]:
     """Every report's path, relative to the data folder, those left out whose files were deleted."""
     return [Path(path) for path in connection.execute(select(reports.c.path).where(reports.c.gone_at.is_(None))).scalars()]

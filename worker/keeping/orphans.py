@@ -13,6 +13,7 @@ from worker.db.arrivals import Arrival
 from worker.files import make_folder, sync_file, sync_folder
 from worker.keeping.removal import discard, is_young, put_back
 from worker.pipeline import Parts
+from worker.steps import report
 from worker.steps.store import FOLDER
 from worker.values import InstanceId, StoredFile, StudyId
 
@@ -40,11 +41,12 @@ class Fate(StrEnum):
 
 
 def mend(parts: Parts) -> Counter[Fate]:
-    """Put the received files and their rows in step; receivers may be at work meanwhile."""
+    """Put the received files, the reports and their rows in step; receivers may be at work meanwhile."""
     fates: Counter[Fate] = Counter()
     missing: defaultdict[StudyId, list[InstanceId]] = defaultdict(list)
     present = 0
     put_back(parts.data_dir / FOLDER)
+    fates.update(_mend_reports(parts))
     for digit in "0123456789abcdef":
         there = {path.relative_to(parts.data_dir) for path in (parts.data_dir / FOLDER).glob(f"{digit}*/*.dcm")}
         with parts.database.read() as connection:  # after the folder: what was stored in between has a row and is no orphan
@@ -70,6 +72,19 @@ def mend(parts: Parts) -> Counter[Fate]:
             log.error("files.lost", study_id=study_id, count=count)
             fates[Fate.LOST] += count
     log.info("files.mended", count=fates.total() - fates[Fate.LEFT])
+    return fates
+
+
+def _mend_reports(parts: Parts) -> Counter[Fate]:
+    """Delete the reports whose rows say that they are gone, and move aside what has none: what is due is made again."""
+    fates: Counter[Fate] = Counter()
+    there = {path.relative_to(parts.data_dir) for path in (parts.data_dir / report.FOLDER).glob("*.dcm")}
+    with parts.database.read() as connection:  # after the folder, as below
+        kept, gone = files.made_and_gone(connection)
+    for path in sorted(there & gone):
+        (parts.data_dir / path).unlink(missing_ok=True)
+        fates[Fate.DISCARDED] += 1
+    fates.update(_set_aside(path, "No row tells of it.", parts) for path in sorted(there - kept - gone))
     return fates
 
 
