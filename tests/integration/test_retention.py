@@ -309,7 +309,7 @@ def test_a_study_sent_again_is_not_reported_twice_to_a_destination_though_anothe
     assert states == {both[0].name: "delivered", "refusing": "superseded"}
 
 
-def test_a_report_that_was_taken_back_and_may_be_sent_again_is_kept(kept: Site, pacs: FakePacs) -> None:
+def test_reports_that_were_taken_back_are_kept_while_the_study_s_images_are_and_no_longer(kept: Site, pacs: FakePacs) -> None:
     pacs.status = 0xA700
     uid = _through(_keeping(kept, failed_days=90))
     made = [*(kept.parts.data_dir / "reports").iterdir()]
@@ -319,10 +319,27 @@ def test_a_report_that_was_taken_back_and_may_be_sent_again_is_kept(kept: Site, 
     kept.settle()
     shown = kept.study(uid)
     assert (shown["state"], {each["state"] for each in shown["deliveries"]}) == ("failed", {"superseded"})
-    kept.clock.go_on(days=91)
-    assert _retain(kept) == 1
-    assert kept.received_files() == []
+    kept.clock.go_on(days=89)
+    assert _retain(kept) == 0
     assert [*(kept.parts.data_dir / "reports").iterdir()] == made != []
+    kept.clock.go_on(days=2)
+    assert _retain(kept) == 1
+    assert not list(kept.parts.data_dir.rglob("*.dcm*"))
+    assert _retain(kept) == 0
+
+
+def test_reports_whose_images_are_gone_already_go_by_the_same_rules(kept: Site) -> None:
+    uid = _through(kept)
+    for path in kept.received_files():
+        path.unlink()
+    assert mend(kept.parts) == {Fate.LOST: 1}
+    kept.clock.go_on(days=29)
+    assert _retain(kept) == 0
+    kept.clock.go_on(days=2)
+    assert _retain(kept) == 1
+    assert kept.study(uid)["events"][-1]["detail"] == "2 files: received more than 30 days ago"
+    assert not list(kept.parts.data_dir.rglob("*.dcm*"))
+    assert _retain(kept) == 0
 
 
 def test_what_was_told_of_fewer_images_is_not_what_those_who_want_to_know_wait_for(kept: Site, pacs: FakePacs) -> None:

@@ -107,7 +107,7 @@ def kept_bytes(connection: Connection) -> int:
 
 
 def ended(connection: Connection, ending: Ending, recipients: Recipients, *, before: datetime) -> list[EndedStudy]:
-    """Studies that came to this end, were received before a moment and still have files; the one received first is first.
+    """Studies that came to this end, were received before a moment and still have files, be it only reports; by receipt.
 
     Of undelivered ones, only those of which no report was made since that moment either.
     """
@@ -117,11 +117,13 @@ def ended(connection: Connection, ending: Ending, recipients: Recipients, *, bef
     columns = (studies.c.id, studies.c.study_uid, studies.c.last_received_at, studies.c.generation)
     of_receipt = (event_rows.c.study_id == studies.c.id) & event_rows.c.kind.in_(_RECEIVED)
     noted = select(func.coalesce(func.max(event_rows.c.id), 0)).where(of_receipt).scalar_subquery()
+    kept = select(instances.c.study_id, func.sum(instances.c.size).label("bytes")).where(instances.c.gone_at.is_(None))
+    received = kept.group_by(instances.c.study_id).subquery()
+    has_reports = exists().where(reports.c.study_id == studies.c.id, reports.c.gone_at.is_(None))
     rows = connection.execute(
-        select(*columns, func.sum(instances.c.size).label("bytes"), noted.label("noted"))
-        .join(instances, instances.c.study_id == studies.c.id)
-        .where(chosen, instances.c.gone_at.is_(None), studies.c.last_received_at <= before)
-        .group_by(*columns)
+        select(*columns, func.coalesce(received.c.bytes, 0).label("bytes"), noted.label("noted"))
+        .outerjoin(received, received.c.study_id == studies.c.id)
+        .where(chosen, received.c.study_id.is_not(None) | has_reports, studies.c.last_received_at <= before)
         .order_by(studies.c.last_received_at, studies.c.id)
     )
     return [
@@ -149,7 +151,7 @@ def mark_removed(connection: Connection, study: EndedStudy, recipients: Recipien
     if connection.execute(select(studies.c.id).where(*same, _has_ended(study.ending, recipients))).first() is None:
         return []
     received = (instances.c.study_id == study.id) & instances.c.gone_at.is_(None)
-    made = (reports.c.study_id == study.id) & reports.c.gone_at.is_(None) & ~_may_be_sent_again()
+    made = (reports.c.study_id == study.id) & reports.c.gone_at.is_(None)
     files = connection.execute(select(instances.c.path).where(received)).scalars().all()
     of_reports = connection.execute(select(reports.c.id, reports.c.path).where(made)).all()
     ids, paths = [row.id for row in of_reports], [Path(path) for path in (*files, *(row.path for row in of_reports))]
@@ -178,17 +180,3 @@ def _has_ended(ending: Ending, recipients: Recipients) -> ColumnElement[bool]:
 def _waits(how: ColumnElement[bool]) -> ColumnElement[bool]:
     """Whether a report of a study stands so on its way to a destination."""
     return exists().where(reports.c.study_id == studies.c.id, deliveries.c.report_id == reports.c.id, how)
-
-
-def _may_be_sent_again() -> ColumnElement[bool]:
-    """Whether a report was taken back before it was sent and is the newest of its output: the same result brings it back."""
-    newer = reports.alias("newer")
-    taken_back = exists().where(deliveries.c.report_id == reports.c.id, deliveries.c.state == DeliveryState.SUPERSEDED)
-    superseded = exists().where(
-        newer.c.study_id == reports.c.study_id,
-        newer.c.kind == reports.c.kind,
-        newer.c.sop_class_uid == reports.c.sop_class_uid,
-        newer.c.language == reports.c.language,
-        newer.c.id > reports.c.id,
-    )
-    return taken_back & ~superseded
