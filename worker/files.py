@@ -1,6 +1,7 @@
 """Files that survive a power cut, and only whole."""
 
 import errno
+import hashlib
 import os
 import secrets
 from collections.abc import Iterable
@@ -206,6 +207,20 @@ def _give_name(descriptor: int, path: str) -> None:
 
 def _part_name(folder: str) -> str:
     return f"{folder}/{secrets.token_hex(8)}.part"
+
+
+def is_changed(path: Path, sha256: str | None) -> bool:
+    """Whether a file's bytes are others than those of a checksum, where there is one.
+
+    Raises
+    ------
+    OSError
+        The disk did not give it.
+    """
+    if sha256 is None:
+        return False
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() != sha256
 
 
 def make_folder(folder: Path) -> None:

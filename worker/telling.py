@@ -11,12 +11,13 @@ import structlog
 from dicom_io.errors import Permanent as PermanentDicomError
 from worker.db import analyses, events, reports, studies
 from worker.errors import DatabaseUnavailable
+from worker.files import is_changed
 from worker.findings import told_as
 from worker.log import traceback_of
 from worker.retry import next_attempt
 from worker.settings import Destination
 from worker.steps.report import Maker, Pictures, build, keep, refuse, towards, unknown_senders, wanted
-from worker.values import AnalysedStudy, Output, StudyState, ToldStudy, UnansweredStudy
+from worker.values import AnalysedStudy, KnownReport, Output, StudyState, ToldStudy, UnansweredStudy
 
 if TYPE_CHECKING:
     from worker.pipeline import Parts
@@ -127,10 +128,10 @@ def report(study: ToldStudy, output: Output, receivers: tuple[str, ...], make: M
     """
     key, state = told_as(study)
     with parts.database.read() as connection:
-        newest = reports.newest(connection, study.id, output, data_dir=parts.data_dir)
+        newest = reports.newest(connection, study.id, output)
         told_before = reports.was_made(connection, study.id, output, key)
     made = None
-    if newest is None or newest.result_key != key or newest.lost:
+    if newest is None or newest.result_key != key or _is_lost(newest, parts):
         name = f"{key} after {newest.reference.sop_instance_uid}" if newest is not None and told_before else key
         ds = make(name=name, predecessor=newest.reference if newest is not None else None)
         if ds is None:
@@ -145,6 +146,15 @@ def report(study: ToldStudy, output: Output, receivers: tuple[str, ...], make: M
         elif newest is not None:
             reports.keep_current(connection, newest, study)
             reports.queue(connection, newest.id, receivers, now=parts.clock())
+
+
+def _is_lost(known: KnownReport, parts: "Parts") -> bool:
+    """Whether a report cannot be sent any more to who is to have it: its file was deleted, or is not what was made."""
+    if not known.awaited:
+        return False
+    if known.gone or not (parts.data_dir / known.path).exists():
+        return True
+    return is_changed(parts.data_dir / known.path, known.sha256)
 
 
 def _skip(study: ToldStudy, why: str, output: Output, parts: "Parts") -> None:

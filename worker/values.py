@@ -238,8 +238,14 @@ class KnownReport:
     id: ReportId
     reference: ObjectReference
     result_key: str
-    lost: bool
-    """Its file was deleted before anybody was sent it, or is missing before all were."""
+    path: Path
+    """Relative to the data folder."""
+    sha256: str | None
+    """Of the file as it was made; None where that was not kept."""
+    gone: bool
+    """Its file was deleted."""
+    awaited: bool
+    """Some destination is still to have it, or none ever had it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -253,6 +259,8 @@ class MadeReport:
     """Which result it tells; two reports tell the same one where another came in between."""
     path: Path
     """Relative to the data folder."""
+    sha256: str
+    """Of the file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -266,3 +274,5 @@ class DueDelivery:
     path: Path
     """Absolute."""
     attempts: int
+    sha256: str | None = None
+    """Of the file as it was made; None where that was not kept."""

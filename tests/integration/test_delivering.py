@@ -89,6 +89,34 @@ def test_after_ten_attempts_it_is_on_hold_and_goes_on_when_the_destination_answe
     assert _delivery(away)[0] == "delivered"
 
 
+def test_a_report_that_was_changed_on_disk_is_not_sent_and_is_made_anew_when_somebody_asks_for_it(away: Site) -> None:
+    away.receive(*make_study("other", views=("PA",)))
+    away.settle()
+    (uid,) = (shown["sop_instance_uid"] for shown in away.study(study_uid())["reports"])
+    path = away.parts.data_dir / "reports" / f"{uid}.dcm"
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"TEST", b"REST"))
+    assert path.read_bytes() != content
+    away.clock.go_on(minutes=10)
+    with _back(away) as pacs:
+        _resume(away)
+        assert away.deliver() == 1, "the others are sent"
+        assert _delivery(away, "other")[0] == "delivered"
+        state, _, error = _delivery(away)
+        assert (state, error) == (
+            "failed",
+            "Our own file was changed since it was made: 'cxr-worker reprocess' makes it anew.",
+        )
+        with away.database.write() as connection:
+            found = studies.find(connection, study_uid())
+            assert found is not None
+            studies.analyse_again(connection, [found], now=away.clock(), why="test")
+        away.settle()
+        assert away.deliver() == 1
+        assert {ds.PatientID for ds in pacs.received} == {PATIENT.patient_id}
+    assert away.study(study_uid())["state"] == "delivered"
+
+
 def test_of_what_waited_for_a_destination_the_most_urgent_goes_first(away: Site) -> None:
     (urgent,) = make_study("urgent", views=("PA",))
     away.engine.labels[urgent.SOPInstanceUID] = "Pneumonia"

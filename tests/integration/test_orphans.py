@@ -13,7 +13,7 @@ from tests.conftest import Run, TestDatabase
 from tests.factories import make_dx, make_study, study_uid
 from tests.fakes import Site, make_site, request_for, take_in
 from worker.db import arrivals, events, files
-from worker.db.schema import instances, studies
+from worker.db.schema import instances, reports, studies
 from worker.errors import DatabaseUnavailable, FilesInDisorder
 from worker.files import make_folder
 from worker.keeping import removal
@@ -272,6 +272,19 @@ def test_the_deep_check_finds_what_is_missing_and_what_is_too_much(site: Site, w
     assert f"missing: {whole.relative_to(site.parts.data_dir)}" in trouble
     assert "missing: reports/" in trouble
     assert f"without a row: received/{whole.parent.name}/{0:064x}.dcm" in trouble
+
+
+@pytest.mark.usefixtures("whole")
+def test_the_deep_check_finds_reports_that_were_changed_and_files_among_them_that_are_none(site: Site) -> None:
+    (made,) = (site.parts.data_dir / "reports").iterdir()
+    before = made.read_bytes()
+    made.write_bytes(before.replace(b"TEST", b"REST"))
+    made.with_name("1.2.3.dcm").write_bytes(b"x")
+    made.with_name("1.2.3.dcm").chmod(0o600)
+    assert _trouble(site) == f"changed: reports/{made.name}; without a row: reports/1.2.3.dcm"
+    with site.database.write() as connection:
+        connection.execute(update(reports).values(sha256=None))
+    assert _trouble(site) == "without a row: reports/1.2.3.dcm", "one of an earlier release cannot be compared"
 
 
 def test_the_deep_check_finds_what_others_may_read(site: Site, whole: Path) -> None:

@@ -40,7 +40,7 @@ def examine(settings: Settings, *, deep: bool = False) -> list[Check]:
         found.append(_tried("database's pages", partial(checks.pages, settings), cure))
         cure = (
             "start 'serve' or 'run', which mends files without rows and rows without files; what changed: restore it, or "
-            "have it sent again; what is open to others: chmod -R go= data_dir"
+            "have it sent again, and a report: 'cxr-worker reprocess UID'; what is open to others: chmod -R go= data_dir"
         )
         found.append(_tried("files", partial(checks.files, settings), cure))
     return found

@@ -95,6 +95,7 @@ def _to_send() -> Select[Any]:
             deliveries.c.attempts,
             reports.c.study_id,
             reports.c.path,
+            reports.c.sha256,
             reports.c.sop_class_uid,
             reports.c.sop_instance_uid,
         )
@@ -111,6 +112,7 @@ def _read(connection: Connection, chosen: Select[Any], data_dir: Path) -> list[D
             sop_class_uid=SOPClassUID(row.sop_class_uid),
             sop_instance_uid=SOPInstanceUID(row.sop_instance_uid),
             path=data_dir / row.path,
+            sha256=row.sha256,
             attempts=row.attempts,
         )
         for row in connection.execute(chosen)

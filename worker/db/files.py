@@ -56,9 +56,10 @@ def made_and_gone(connection: Connection) -> tuple[set[Path], set[Path]]:
     return kept, gone
 
 
-def made(connection: Connection) -> list[Path]:
-    """Every report's path, relative to the data folder, those left out whose files were deleted."""
-    return [Path(path) for path in connection.execute(select(reports.c.path).where(reports.c.gone_at.is_(None))).scalars()]
+def made(connection: Connection) -> dict[Path, str | None]:
+    """Every report's path, relative to the data folder, with its checksum; those left out whose files were deleted."""
+    kept = select(reports.c.path, reports.c.sha256).where(reports.c.gone_at.is_(None))
+    return {Path(row.path): row.sha256 for row in connection.execute(kept)}
 
 
 def other_came_since(connection: Connection, sop_instance_uid: SOPInstanceUID, sha256: str, moment: float) -> bool:

@@ -24,7 +24,7 @@ ENDED = (DeliveryState.DELIVERED, DeliveryState.SUPERSEDED)
 """A delivery that is neither sent nor asked about any more."""
 
 
-def newest(connection: Connection, study_id: StudyId, output: Output, *, data_dir: Path) -> KnownReport | None:
+def newest(connection: Connection, study_id: StudyId, output: Output) -> KnownReport | None:
     """The report that a new one of the same output would supersede."""
     row = (
         connection.execute(select(reports).where(_of_output(study_id, output)).order_by(reports.c.id.desc()).limit(1))
@@ -38,11 +38,17 @@ def newest(connection: Connection, study_id: StudyId, output: Output, *, data_di
         sop_instance_uid=SOPInstanceUID(row["sop_instance_uid"]),
         series_uid=SeriesUID(row["series_uid"]),
     )
-    states = set(connection.execute(select(deliveries.c.state).where(deliveries.c.report_id == row["id"])).scalars())
-    was_sent = DeliveryState.DELIVERED in states and states <= {*ENDED}
-    is_there = row["gone_at"] is None and (data_dir / row["path"]).exists()
+    arrived = exists().where(deliveries.c.report_id == row["id"], deliveries.c.state == DeliveryState.DELIVERED)
+    waits = exists().where(deliveries.c.report_id == row["id"], deliveries.c.state.not_in(ENDED))
+    has_arrived, is_waited_for = connection.execute(select(arrived, waits)).one()
     return KnownReport(
-        id=ReportId(row["id"]), reference=reference, result_key=row["result_key"], lost=not (is_there or was_sent)
+        id=ReportId(row["id"]),
+        reference=reference,
+        result_key=row["result_key"],
+        path=Path(row["path"]),
+        sha256=row["sha256"],
+        gone=row["gone_at"] is not None,
+        awaited=is_waited_for or not has_arrived,
     )
 
 
@@ -101,6 +107,7 @@ def add(connection: Connection, study: ToldStudy, report: MadeReport, *, now: da
             "series_uid": report.series_uid,
             "result_key": report.result_key,
             "path": str(report.path),
+            "sha256": report.sha256,
             "made_at": now,
         },
     )

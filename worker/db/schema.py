@@ -167,6 +167,7 @@ reports = Table(
     Column("series_uid", String(64), nullable=False),
     Column("result_key", String(64), nullable=False),
     Column("path", String(255), nullable=False),
+    Column("sha256", String(64)),  # of the file; null: made before it was kept
     Column("made_at", UtcDateTime, nullable=False),
     Column("gone_at", UtcDateTime),
     _one_of("kind", Kind),

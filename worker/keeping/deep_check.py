@@ -9,6 +9,7 @@ from dicom_io.found import dataset_digest
 from worker.db import files
 from worker.db.database import Database, files_of
 from worker.errors import FilesInDisorder
+from worker.files import is_changed
 from worker.keeping.orphans import ASIDE
 from worker.steps import report, store
 
@@ -27,7 +28,7 @@ def check_files(database: Database, data_dir: Path, *, progress: Progress) -> st
     FilesInDisorder
         Something is not as it should be: its message counts each kind of trouble and names the first files.
     """
-    lying = list(_below(store.FOLDER, data_dir))
+    lying = [*_below(store.FOLDER, data_dir), *_below(report.FOLDER, data_dir)]
     with database.read() as connection:
         expected = [kept for kept in files.received(connection) if not kept.gone]
         made = files.made(connection)
@@ -37,8 +38,9 @@ def check_files(database: Database, data_dir: Path, *, progress: Progress) -> st
         trouble += _compared(kept, data_dir)
         read += kept.size
         progress(read, total)
-    trouble += [f"missing: {path}" for path in made if not (data_dir / path).exists()]
-    known = {kept.path for kept in expected}
+    for path, sha256 in made.items():
+        trouble += _compared_report(path, sha256, data_dir)
+    known = {kept.path for kept in expected} | made.keys()
     trouble += [f"without a row: {path}" for path in lying if path not in known]
     trouble += [f"set aside: {path}" for path in _below(ASIDE, data_dir)]
     trouble += _open_to_others(data_dir)
@@ -57,6 +59,16 @@ def _compared(kept: files.KeptFile, data_dir: Path) -> list[str]:
     except (DicomError, OSError):
         return [f"unreadable: {kept.path}"]
     return [] if found == (kept.sha256, kept.size) else [f"changed: {kept.path}"]
+
+
+def _compared_report(path: Path, sha256: str | None, data_dir: Path) -> list[str]:
+    try:
+        with (data_dir / path).open("rb"):
+            return [f"changed: {path}"] if is_changed(data_dir / path, sha256) else []
+    except FileNotFoundError:
+        return [f"missing: {path}"]
+    except OSError:
+        return [f"unreadable: {path}"]
 
 
 def _below(folder: Path, data_dir: Path) -> Iterator[Path]:

@@ -7,16 +7,19 @@ from pathlib import Path
 from urllib3.util import make_headers
 
 from dicom_io.commitment import Commitment, CommitmentRequest, ask_to_commit
-from dicom_io.errors import PeerRefused, PeerUnavailable, PeerUnreachable
+from dicom_io.errors import DicomError, ObjectRefused, PeerRefused, PeerUnavailable, PeerUnreachable
 from dicom_io.sender import StoreOutcome, echo, send
 from dicom_io.stow import WebPeer, greet_service, send_to_service
 from dicom_io.values import Peer
 from worker.errors import ConfigurationError, DatabaseUnavailable
+from worker.files import is_changed
 from worker.settings import Destination, Settings
 from worker.tls import client_context, service_context
 from worker.values import DueDelivery
 
-_MISSING = "Our own file is missing: cxr-worker reprocess has it made again."
+_MISSING = "Our own file is missing: 'cxr-worker reprocess' makes it anew."
+CHANGED = "Our own file was changed since it was made: 'cxr-worker reprocess' makes it anew."
+"""Why nobody is sent a report: its file holds other bytes than were written."""
 
 
 def peer_of(destination: Destination) -> Peer:
@@ -36,13 +39,21 @@ def deliver(
     DatabaseUnavailable
         `is_wanted` could not say; nothing was sent from there on.
     """
-    missing = [delivery for delivery in due if _is_missing(delivery.path)]
-    for delivery in missing:
-        yield delivery, StoreOutcome(path=delivery.path, error=PeerRefused(_MISSING))
-    by_path = {delivery.path: delivery for delivery in due if delivery not in missing}
-    if not by_path:
-        return
+    whole = []
+    for delivery in due:
+        trouble = _trouble_with(delivery)
+        if trouble is None:
+            whole.append(delivery)
+        else:
+            yield delivery, StoreOutcome(path=delivery.path, error=trouble)
+    if whole:
+        yield from _send(whole, destination, settings, is_wanted=is_wanted)
 
+
+def _send(
+    due: list[DueDelivery], destination: Destination, settings: Settings, *, is_wanted: Callable[[DueDelivery], bool]
+) -> Iterator[tuple[DueDelivery, StoreOutcome]]:
+    by_path = {delivery.path: delivery for delivery in due}
     failures: list[DatabaseUnavailable] = []
 
     def is_path_wanted(path: Path) -> bool:
@@ -74,14 +85,15 @@ def deliver(
         raise failures[0]
 
 
-def _is_missing(path: Path) -> bool:
+def _trouble_with(delivery: DueDelivery) -> DicomError | None:
+    """Why a report cannot be sent to anybody, where its file is to blame."""
     try:
-        path.stat()
+        delivery.path.stat()
+        return ObjectRefused(CHANGED) if is_changed(delivery.path, delivery.sha256) else None
     except FileNotFoundError:
-        return True
-    except OSError:  # who reads it says what is wrong
-        return False
-    return False
+        return PeerRefused(_MISSING)
+    except OSError:  # who sends it tells of it
+        return None
 
 
 def ask(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from functools import cached_property
+from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
 from typing import Final, Protocol
@@ -194,12 +195,13 @@ def keep(ds: Dataset, output: Output, *, result_key: str, data_dir: Path) -> Mad
     """Write an object durably, named by its UID."""
     encoded = BytesIO()
     dcmwrite(encoded, ds, enforce_file_format=True)
-    path = FOLDER / f"{ds.SOPInstanceUID}.dcm"
-    write_durably(data_dir / path, (encoded.getvalue(),))
+    path, content = FOLDER / f"{ds.SOPInstanceUID}.dcm", encoded.getvalue()
+    write_durably(data_dir / path, (content,))
     return MadeReport(
         output=output,
         sop_instance_uid=SOPInstanceUID(ds.SOPInstanceUID),
         series_uid=SeriesUID(ds.SeriesInstanceUID),
         result_key=result_key,
         path=path,
+        sha256=sha256(content).hexdigest(),
     )
