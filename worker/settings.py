@@ -211,6 +211,8 @@ class Destination(Section):
             raise ValueError("url stands in place of ae_title, host and port")
         if values.get("storage_commitment"):
             raise ValueError("STOW-RS has no storage commitment")
+        if values.get("to_sender"):
+            raise ValueError("to_sender is for an application entity, by its ae_title, and url names none")
         parts = urlsplit(values["url"])
         if parts.username is not None:  # a url is shown where something goes wrong
             raise ValueError("url names a user: set username and password")
@@ -270,6 +272,22 @@ class Settings(Section):
         names = [destination.name for destination in value]
         if len(set(names)) != len(names):
             raise ValueError("two destinations have the same name")
+        return value
+
+    @field_validator("destinations")
+    @classmethod
+    def _senders_have_one_address(cls, value: tuple[Destination, ...]) -> tuple[Destination, ...]:
+        """A sender is known by its AE title alone, so that two of one title would each be sent the results of the other."""
+        known: dict[str, Destination] = {}
+        for destination in value:
+            if not destination.to_sender:
+                continue
+            first = known.setdefault(destination.ae_title, destination)
+            if (first.host.lower(), first.port) != (destination.host.lower(), destination.port):
+                raise ValueError(
+                    f"{first.name} and {destination.name} are both the sender {first.ae_title}, at different addresses: "
+                    "each would be sent the results of the other. Give one another AE title, there too, or leave it out"
+                )
         return value
 
     @field_validator("destinations")

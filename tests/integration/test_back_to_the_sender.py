@@ -126,3 +126,16 @@ def test_the_port_of_a_caller_is_104_where_none_is_given(tmp_path: Path) -> None
 def test_a_wrong_table_of_callers_is_explained(tmp_path: Path, lines: str, words: str) -> None:
     with pytest.raises(ConfigurationError, match=words):
         _settings(tmp_path, f'[[destinations]]\nname = "back"\n{lines}\n')
+
+
+@pytest.mark.parametrize("second", ['host = "10.0.0.6"', 'host = "10.0.0.5", port = 105'])
+def test_one_sender_at_two_addresses_is_refused_for_each_would_be_sent_the_results_of_the_other(
+    tmp_path: Path, second: str
+) -> None:
+    block = '[[destinations]]\nname = "{}"\nto_sender = true\ncallers = [{{ ae_title = "CR1", {} }}]\n'
+    first = block.format("north", 'host = "10.0.0.5"')
+    with pytest.raises(ConfigurationError, match="north-CR1 and south-CR1 are both the sender CR1, at different addresses"):
+        _settings(tmp_path, first + block.format("south", second))
+    assert len(_settings(tmp_path, first + block.format("south", 'host = "10.0.0.5"')).destinations) == 2
+    other = '[[destinations]]\nname = "archive"\nae_title = "CR1"\nhost = "10.0.0.6"\nport = 104\n'
+    assert len(_settings(tmp_path, first + other).destinations) == 2, "it is sent everything anyway"

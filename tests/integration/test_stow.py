@@ -650,6 +650,7 @@ def test_orthanc_takes_our_reports(database: Database, tmp_path: Path) -> None:
         ('url = "ftp://pacs.example"', "url"),
         ('url = "https://cxr:secret@pacs.example/dicom-web"', "set username and password"),
         ('url = "https://pacs.example:99999999"', "destinations.0"),
+        ('url = "https://pacs.example"\nto_sender = true', "to_sender is for an application entity"),
         ('url = "https:///dicom-web"', "url names no host"),
         ('url = "https://pacs..example/dicom-web"', "url: no host has this name: write"),
     ],
