@@ -127,6 +127,12 @@ def certificate_files(settings: Settings) -> dict[Path, str]:
     return named
 
 
+def key_files(settings: Settings) -> list[Path]:
+    """Every file of a private key, or of its password, that the configuration names."""
+    places = (settings.dicom.tls, *(place.client_certificate for place in (*settings.destinations, settings.audit) if place))
+    return [file for own in places if own for file in (own.key, own.key_password_file) if file is not None]
+
+
 def known_certificate(path: Path, key: str) -> KnownCertificate:
     """The certificate of a file that ends first.
 

@@ -297,6 +297,42 @@ def test_the_doctor_names_the_cure_for_what_is_wrong_and_ends_with_1(cxr_worker:
     assert "does not answer" in failed["destination pacs"]["detail"]
 
 
+@pytest.mark.parametrize(
+    "secret",
+    [
+        'database_url = "postgresql+psycopg://cxr:hunter2@db/cxr"',
+        '[[destinations]]\nname = "web"\nurl = "http://127.0.0.1:1"\nusername = "u"\npassword = "hunter2"',
+    ],
+    ids=["database", "service"],
+)
+def test_the_doctor_warns_of_a_configuration_with_a_password_that_others_may_read(cxr_worker: Run, secret: str) -> None:
+    def looked() -> tuple[bool, bool, str]:
+        _, out, _ = cxr_worker("doctor", "--json", "--config", "mine.toml")
+        (check,) = (check for check in json.loads(out) if check["name"] == "secrets")
+        return check["ok"], check["advisory"], check["detail"]
+
+    path = Path("mine.toml")
+    path.write_text(secret, encoding="utf-8")
+    path.chmod(0o644)
+    assert looked() == (False, True, "every account of this machine may read or write mine.toml")
+    path.chmod(0o640)
+    assert looked()[0]
+    path.write_text("[dicom]\nport = 104\n", encoding="utf-8")
+    path.chmod(0o644)
+    assert looked()[0]
+
+
+def test_the_doctor_warns_of_a_key_that_others_may_read(cxr_worker: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("certificate", "ca", "key"):
+        Path(f"{name}.pem").touch(mode=0o644)
+        monkeypatch.setenv(f"CXR_DICOM__TLS__{name.upper()}", f"{name}.pem")
+    (check,) = (check for check in json.loads(cxr_worker("doctor", "--json")[1]) if check["name"] == "secrets")
+    assert check["detail"] == "every account of this machine may read or write key.pem"
+    Path("key.pem").chmod(0o600)
+    (check,) = (check for check in json.loads(cxr_worker("doctor", "--json")[1]) if check["name"] == "secrets")
+    assert check["ok"]
+
+
 def test_the_doctor_names_a_cure_for_a_service_that_fits_one(cxr_worker: Run) -> None:
     url = f"http://127.0.0.1:{free_port()}/dicom-web"
     Path("cxr-worker.toml").write_text(f'[[destinations]]\nname = "web"\nurl = "{url}"\n', encoding="utf-8")

@@ -1,6 +1,8 @@
 """The command line without a worker behind it: help, exit codes, and what it says of mistakes."""
 
 import json
+import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -160,6 +162,19 @@ def test_init_writes_a_file_whose_values_are_the_defaults(
     assert run("init", monkeypatch=monkeypatch) == 0
     assert "Wrote cxr-worker.toml" in capsys.readouterr().out
     assert read_settings(Path("cxr-worker.toml"), {}) == Settings()
+
+
+@pytest.mark.usefixtures("_here")
+def test_what_init_writes_is_for_this_account_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = os.umask(0)
+    try:
+        run("init", monkeypatch=monkeypatch)
+        assert stat.S_IMODE(Path("cxr-worker.toml").stat().st_mode) == 0o600
+        Path("cxr-worker.toml").chmod(0o644)
+        run("init", "--force", monkeypatch=monkeypatch)
+        assert stat.S_IMODE(Path("cxr-worker.toml").stat().st_mode) == 0o600
+    finally:
+        os.umask(before)
 
 
 @pytest.mark.usefixtures("_here")

@@ -79,7 +79,7 @@ def doctor(
     """Check configuration, database, disk, model, GPU and destinations, and name the cure for each failure."""
     from worker.cli.doctor import examine, show
 
-    checks = examine(settings_of(config), deep=deep)
+    checks = examine(settings_of(config), config=config, deep=deep)
     raise typer.Exit(show(checks, as_json=as_json))
 
 

@@ -1,11 +1,15 @@
 """What `doctor` looks at: each answers what it found in words, or raises what is wrong."""
 
+import re
 import shutil
+import stat
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -18,6 +22,7 @@ from dicom_io.confinement import landlock_version
 from dicom_io.decoders import Decoders
 from dicom_io.frame import Frame
 from worker.cli.printing import progressing
+from worker.configuration import DEFAULT_FILE
 from worker.db import audit_positions, events, figures
 from worker.db import files as kept_files
 from worker.db.database import Database, open_database
@@ -33,7 +38,7 @@ from worker.registry import ModelFolder, active_model, find_exactly, shadow_mode
 from worker.service import make_data_dir
 from worker.settings import AuditSettings, Destination, Settings
 from worker.steps.deliver import greet
-from worker.tls import known_certificate
+from worker.tls import key_files, known_certificate
 from worker.values import DeliveryState
 
 _LOW_SPACE_BYTES = 5 * 1024**3
@@ -53,6 +58,28 @@ def disk(settings: Settings) -> str:
     if usage.free < _LOW_SPACE_BYTES:
         raise OSError(f"{words}, less than {_LOW_SPACE_BYTES // 1024**3}")
     return words
+
+
+def secrets(settings: Settings, config: Path | None) -> str:
+    """Whether keys and passwords are kept from other accounts."""
+    files = key_files(settings)
+    path = config or DEFAULT_FILE
+    if path.exists() and _holds_a_secret(tomllib.loads(path.read_text(encoding="utf-8"))):
+        files.append(path)
+    shown = [str(file) for file in files if file.exists() and file.stat().st_mode & (stat.S_IROTH | stat.S_IWOTH)]
+    if shown:
+        raise ConfigurationError(f"every account of this machine may read or write {', '.join(shown)}")
+    return "keys and passwords in files are not for every account"
+
+
+def _holds_a_secret(value: Any, key: str = "") -> bool:
+    if isinstance(value, dict):
+        return any(_holds_a_secret(value[each], each) for each in value)
+    if isinstance(value, list):
+        return any(_holds_a_secret(each) for each in value)
+    if key == "database_url":
+        return re.search("://[^/@]*:[^@]+@", str(value)) is not None
+    return key in {"password", "token", "key_password"} and value != ""
 
 
 def database(settings: Settings) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from pathlib import Path
 
 from cxr_models.errors import ModelError
 from dicom_io.errors import DicomError
@@ -32,9 +33,11 @@ class Check:
     """Nothing that is reported depends on it: not ok is a warning, and changes no exit code."""
 
 
-def examine(settings: Settings, *, deep: bool = False) -> list[Check]:
-    """Look at everything that the worker needs; where it is to be deep, read every stored file too."""
-    found = [Check(name="configuration", ok=True, detail="read"), *_checks(settings)]
+def examine(settings: Settings, *, config: Path | None = None, deep: bool = False) -> list[Check]:
+    """Look at all that the worker needs, `config` being the file it was read from; deep: read every stored file too."""
+    cure = "chmod o= FILE; where the worker runs under an account of its own, first chgrp FILE to its group"
+    kept = replace(_tried("secrets", partial(checks.secrets, settings, config), cure), advisory=True)
+    found = [Check(name="configuration", ok=True, detail="read"), kept, *_checks(settings)]
     if deep:
         cure = "stop the worker and put a backup in its place: 'cxr-worker db restore FILE'"
         found.append(_tried("database's pages", partial(checks.pages, settings), cure))

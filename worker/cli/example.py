@@ -110,7 +110,7 @@ names = []                              # that browsers call the page by, as a p
 
 
 def write_example(path: Path, *, force: bool) -> None:
-    """Write the example.
+    """Write the example, for this account alone: passwords will stand in it.
 
     Raises
     ------
@@ -118,8 +118,9 @@ def write_example(path: Path, *, force: bool) -> None:
         The file is there already, or cannot be written.
     """
     try:
-        with path.open("w" if force else "x", encoding="utf-8") as file:
-            file.write(EXAMPLE)
+        path.touch(mode=0o600, exist_ok=force)
+        path.write_text(EXAMPLE, encoding="utf-8")
+        path.chmod(0o600)
     except FileExistsError as error:
         raise ConfigurationError(f"{path} is there already; --force overwrites it.") from error
     except OSError as error:
