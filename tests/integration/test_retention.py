@@ -18,6 +18,7 @@ from worker import pipeline, telling
 from worker.cli.doctor import examine
 from worker.configuration import read_settings
 from worker.db import delivering, events, listing, retention, studies
+from worker.keeping import ballast
 from worker.keeping.deep_check import check_files
 from worker.keeping.orphans import Fate, mend
 from worker.keeping.removal import discard
@@ -636,6 +637,28 @@ def test_for_want_of_space_files_go_though_the_clock_is_doubted(kept: Site) -> N
     kept.clock.go_on(days=400)
     assert _retain_unasked(kept) == 1
     assert kept.study(study_uid())["events"][-1]["detail"].endswith("received files took more than 1 bytes")
+
+
+def test_on_a_full_disk_the_marks_have_the_room_of_the_ballast(kept: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    _through(kept)
+    assert _retain(kept) == 0
+    held = kept.parts.data_dir / "ballast"
+    assert held.stat().st_blocks * 512 >= ballast.BYTES
+    assert held.stat().st_mode & 0o777 == 0o600
+    kept.clock.go_on(days=31)
+    mark_removed, free_bytes = retention.mark_removed, [ballast.BYTES - 1]
+    monkeypatch.setattr("worker.keeping.ballast.shutil.disk_usage", lambda _: Mock(free=free_bytes[0]))
+
+    def mark(*given: Any, **words: Any) -> list[Path]:
+        assert not held.exists()
+        return mark_removed(*given, **words)
+
+    monkeypatch.setattr(retention, "mark_removed", mark)
+    assert _retain(kept) == 1
+    assert not held.exists(), "there is still no room for it"
+    free_bytes[0] = kept.parts.settings.dicom.minimum_free_bytes + 2 * ballast.BYTES
+    _retain(kept)
+    assert held.stat().st_size == ballast.BYTES
 
 
 def test_doctor_warns_while_files_wait_for_the_clock(

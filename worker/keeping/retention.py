@@ -6,6 +6,7 @@ nothing is deleted while nothing bears the clock out: one that is wrong for a mi
 
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -15,6 +16,7 @@ from sqlalchemy import Connection
 from worker.db import events, retention
 from worker.db.database import Database
 from worker.db.retention import EndedStudy, Ending, Recipients
+from worker.keeping import ballast
 from worker.keeping.removal import YOUNG, discard
 from worker.settings import KeepingSettings, Settings
 from worker.steps.store import FOLDER
@@ -110,11 +112,14 @@ def _rules_by_age(keeping: KeepingSettings) -> tuple[_RuleByAge, ...]:
 def retain(database: Database, settings: Settings, *, clock: Callable[[], datetime], by_hand: bool = False) -> int:
     """Delete what the rules ask for; answer of how many studies. Their rows stay, with a mark and an event.
 
-    Nothing is deleted by age while it is not known that the clock is right, unless a person asks for it `by_hand`.
+    Nothing is deleted by age while it is not known that the clock is right, unless a person asks for it `by_hand`. Where the
+    disk is full, the ballast beside the embedded database makes room for the marks.
 
     The mark is committed before a file is deleted: a crash in between leaves a file, which `mend` deletes, never a row that
     promises one.
     """
+    if settings.embedded:
+        ballast.give_up(settings.data_dir)
     with database.read() as connection:
         now = clock()
         removals = list(plan(connection, settings, now=now))
@@ -138,6 +143,9 @@ def retain(database: Database, settings: Settings, *, clock: Callable[[], dateti
         count += bool(paths)
     if count:
         log.info("studies.files_removed", count=count)
+    if settings.embedded:
+        with suppress(OSError):  # a little later, then
+            ballast.take_in(settings.data_dir, spare_bytes=settings.dicom.minimum_free_bytes)
     return count
 
 
