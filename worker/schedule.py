@@ -1,5 +1,6 @@
 """What runs when: APScheduler drives the steps, night work and each destination's deliveries."""
 
+import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -30,6 +31,9 @@ STUDIES = "studies"
 NIGHTLY = "nightly"
 MEND = "mend"
 RETAIN = "retain"
+_RETAIN_EVERY = timedelta(hours=1)
+_LOOK_EVERY = timedelta(seconds=30)
+"""How often it is looked whether so little is free that files are to go before the hour is over."""
 AUDIT = "audit"
 _AUDIT_SECONDS = 5.0
 _CLOCK_SLACK = timedelta(seconds=1)
@@ -65,14 +69,7 @@ class Schedule:
             self._guarded(MEND, self._mend), "interval", days=1, id=MEND, misfire_grace_time=None, next_run_time=parts.clock()
         )
         if parts.settings.keeping.deletes:
-            self._scheduler.add_job(
-                self._guarded(RETAIN, self._retain),
-                "interval",
-                hours=1,
-                id=RETAIN,
-                misfire_grace_time=None,
-                next_run_time=parts.clock(),
-            )
+            self._add_steps(RETAIN, self._retainer(), _LOOK_EVERY.total_seconds())
         if parts.settings.audit is not None:
             self._add_steps(AUDIT, self._tell_auditor, _AUDIT_SECONDS)
         if parts.settings.schedule.reprocess:
@@ -196,8 +193,19 @@ class Schedule:
         if mend(self._parts)[Fate.ENTERED]:
             self.wake()
 
-    def _retain(self) -> None:
-        retain(self._parts.database, self._parts.settings, clock=self._parts.clock)
+    def _retainer(self) -> Callable[[], None]:
+        settings = self._parts.settings
+        last: datetime | None = None
+
+        def run() -> None:
+            nonlocal last
+            now = self._parts.clock()
+            free = shutil.disk_usage(settings.data_dir).free
+            if free < settings.keeping.minimum_free_bytes or last is None or not last <= now < last + _RETAIN_EVERY:
+                retain(self._parts.database, settings, clock=self._parts.clock)
+                last = now
+
+        return run
 
     def _guarded(self, step: str, run: Callable[[], None]) -> Callable[[], None]:
         lock = Lock()

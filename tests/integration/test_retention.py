@@ -696,6 +696,25 @@ def test_the_running_schedule_deletes_by_itself(kept: Site) -> None:
     schedule.close()
 
 
+def test_the_running_schedule_does_not_wait_for_the_hour_where_too_little_is_free(
+    kept: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free_bytes, runs = [10**9], Mock(side_effect=retain)
+    monkeypatch.setattr("worker.schedule.shutil.disk_usage", lambda _: Mock(free=free_bytes[0]))
+    monkeypatch.setattr("worker.schedule._LOOK_EVERY", timedelta(seconds=0.1))
+    monkeypatch.setattr("worker.schedule.retain", runs)
+    _keeping(kept, minimum_free_bytes=10**9)
+    kept.clock.now = datetime.now(UTC) - timedelta(hours=2)
+    uid = _through(kept)
+    schedule = Schedule(replace(kept.parts, clock=lambda: datetime.now(UTC)))
+    schedule.start()
+    wait_for(lambda: runs.call_count, "the first look")
+    assert not _gone(kept, uid)
+    free_bytes[0] -= 1
+    wait_for(lambda: _gone(kept, uid), "the files are deleted")
+    schedule.close()
+
+
 def test_db_clean_says_what_it_would_delete_and_deletes_it(
     cxr_worker: Run, test_database: TestDatabase, tmp_path: Path, pacs: FakePacs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
