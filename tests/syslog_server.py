@@ -12,7 +12,7 @@ from tests.certificates import Authority, Pair
 
 @dataclass
 class SyslogServer:
-    """What came, in order. `breaks_after` ends a connection rudely after so many messages."""
+    """What came, in order. `breaks_after` ends a connection rudely after so many messages, if as many come."""
 
     port: int
     received: list[bytes] = field(default_factory=list)
@@ -20,14 +20,15 @@ class SyslogServer:
     breaks_after: int | None = None
 
 
-def _read_messages(connection: ssl.SSLSocket, server: SyslogServer) -> None:
+def _reads_all(connection: ssl.SSLSocket, server: SyslogServer) -> bool:
     stream = connection.makefile("rb")
     count = 0
     while digits := _until_space(stream.read):
         server.received.append(stream.read(int(digits)))
         count += 1
         if count == server.breaks_after:
-            return
+            return False
+    return True
 
 
 def _until_space(read: object) -> bytes:
@@ -57,8 +58,7 @@ def tls_syslog(own: Pair, authority: Authority) -> Iterator[SyslogServer]:
                 plain.settimeout(10)
                 try:
                     with context.wrap_socket(plain, server_side=True) as connection:
-                        _read_messages(connection, server)
-                        if server.breaks_after is None:
+                        if _reads_all(connection, server):
                             connection.unwrap().close()
                         else:
                             linger = b"\x01\x00\x00\x00\x00\x00\x00\x00"

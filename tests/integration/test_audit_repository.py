@@ -295,6 +295,17 @@ def test_what_a_broken_connection_may_have_lost_is_told_again(site: Site, reposi
     assert len(repository.received) == 8
 
 
+def test_a_repository_that_always_breaks_off_after_two_messages_is_told_all(site: Site, repository: SyslogServer) -> None:
+    one_of_each(site)
+    repository.breaks_after = 2
+    auditor = Auditor(site.parts)
+    for _ in range(20):
+        auditor.tell()
+    with site.database.read() as connection:
+        assert audit_positions.told(connection, site.parts.settings.audit.address) == events.newest_id(connection)  # type: ignore[union-attr]
+    assert len(set(repository.received)) == 8
+
+
 @pytest.mark.parametrize("reads", [False, True], ids=["a repository that hangs", "a repository that never says that TLS ends"])
 def test_only_who_closes_the_connection_having_read_all_of_it_was_told(
     site: Site, authority: Authority, monkeypatch: pytest.MonkeyPatch, *, reads: bool
@@ -370,6 +381,37 @@ def test_over_udp_each_message_is_a_datagram(site: Site) -> None:
         tell(site)
         messages = [listening.recv(65536) for _ in range(8)]
     assert codes(parsed(messages)[0]) == ("Application Activity", "Application Start")
+
+
+def test_a_study_of_more_senders_than_a_datagram_could_name_is_told_over_udp(site: Site) -> None:
+    for number, ds in enumerate(make_study(views=("PA",) * 260)):
+        site.receive(ds, calling_ae_title=f"MOD{number:013d}", peer_address="192.0.2.7")
+    site.settle()
+    with udp_syslog() as (port, listening):
+        told(site, port=port, transport="udp")
+        auditor = Auditor(site.parts)
+        assert auditor.tell() is False
+        named = {parsed([listening.recv(65536)])[0].findall("ActiveParticipant")[0].get("UserID") for _ in range(20)}
+    assert len(named) == 20
+    with site.database.read() as connection:
+        assert audit_positions.told(connection, site.parts.settings.audit.address) == events.newest_id(connection)  # type: ignore[union-attr]
+
+
+def test_a_message_that_fits_into_no_datagram_is_shortened_and_the_next_ones_follow(
+    site: Site, capfd: pytest.CaptureFixture[str]
+) -> None:
+    log.configure(json_lines=True)
+    with site.database.write() as connection:
+        for words in ("before", "long " * 20_000, "after"):
+            events.record(connection, Event(kind=events.REFUSED, at=site.clock(), detail=words))
+    with udp_syslog() as (port, listening):
+        told(site, port=port, transport="udp")
+        tell(site)
+        roots = parsed([listening.recv(65536) for _ in range(3)])
+    assert [root.findtext(".//EventOutcomeDescription") for root in roots] == ["before", "long " * 40, "after"]
+    assert [json.loads(line)["event"] for line in capfd.readouterr().err.splitlines()].count("audit.shortened") == 1
+    with site.database.read() as connection:
+        assert audit_positions.told(connection, site.parts.settings.audit.address) == 3  # type: ignore[union-attr]
 
 
 def test_the_schedule_tells_by_itself(site: Site, repository: SyslogServer) -> None:

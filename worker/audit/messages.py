@@ -3,7 +3,7 @@
 import json
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dicom_io.audit_message import (
     Action,
@@ -25,6 +25,7 @@ from worker.values import StudyState
 LOG_URI = "urn:cxr-worker:events"
 """Names our record of events, where somebody exported it."""
 
+_WORDS = 200
 _DECISION = ("model", "version", "weights_sha256", "labels", "triage", "images")
 
 
@@ -66,6 +67,12 @@ def messages_of(recorded: Recorded, reporter: Reporter) -> list[AuditMessage]:
     make = _MAKERS.get(recorded.event.kind)
     message = None if make is None else make(recorded, reporter)
     return [] if message is None else [message]
+
+
+def in_short(message: AuditMessage) -> AuditMessage:
+    """A message without what may be long: who did what with whose study stays."""
+    study = None if message.study is None else replace(message.study, instances={}, details={})
+    return replace(message, description=message.description[:_WORDS], study=study)
 
 
 def _activity(recorded: Recorded, reporter: Reporter) -> AuditMessage:

@@ -1,9 +1,10 @@
 """Syslog: audit messages framed by RFC 5424, over TLS (RFC 5425) or UDP (RFC 5426), as PS3.15 A.6 and A.7 want them."""
 
+import errno
 import os
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
 
@@ -52,8 +53,17 @@ def _await_end(connection: ssl.SSLSocket) -> None:
         pass
 
 
-def send_over_udp(messages: Sequence[bytes], address: tuple[str, int]) -> None:
+def send_over_udp(messages: Sequence[bytes], address: tuple[str, int], *, instead: Callable[[int], bytes]) -> int:
     """Send messages, each in a datagram of its own (RFC 5426 section 3.1). Nobody can tell whether they arrive.
+
+    Parameters
+    ----------
+    instead
+        What to send for a message that fits into no datagram, which no other attempt would mend; asked with its index.
+
+    Returns
+    -------
+    How many fitted into none.
 
     Raises
     ------
@@ -61,9 +71,17 @@ def send_over_udp(messages: Sequence[bytes], address: tuple[str, int]) -> None:
         The host has no address, or the network is down.
     """
     family, kind, protocol, _, resolved = socket.getaddrinfo(*address, type=socket.SOCK_DGRAM)[0]
+    too_long = 0
     with socket.socket(family, kind, protocol) as sending:
-        for message in messages:
-            sending.sendto(message, resolved)
+        for index, message in enumerate(messages):
+            try:
+                sending.sendto(message, resolved)
+            except OSError as error:
+                if error.errno != errno.EMSGSIZE:
+                    raise
+                too_long += 1
+                sending.sendto(instead(index), resolved)
+    return too_long
 
 
 def _name(host: str) -> str:
