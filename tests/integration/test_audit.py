@@ -179,6 +179,20 @@ def test_whoever_asks_for_something_is_in_the_record(make: Callable[..., Site], 
     ]
 
 
+def test_whoever_has_files_deleted_is_in_the_record(
+    make: Callable[..., Site], pacs: FakePacs, cxr_worker: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = make(pacs.destination())
+    site.clock.go_on(days=-4000)  # long before today
+    site.receive(make_dx())
+    site.settle()
+    site.deliver()
+    monkeypatch.setenv("CXR_KEEPING__DAYS", "1")
+    assert cxr_worker("db", "clean")[0] == 0
+    (event,) = recorded(site.database, kind="files_removed")
+    assert event.facts == {"user": PERSON}
+
+
 def test_the_one_behind_sudo_is_named(cxr_worker: Run, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SUDO_USER", "somebody")
     cxr_worker("deliveries", "retry", "--all-failed")

@@ -235,16 +235,22 @@ def test_a_study_that_was_received_before_senders_were_noted_is_told_all_the_sam
     assert [each.get("UserID") for each in root.findall("ActiveParticipant")] == ["unknown", "CXRWORKER"]
 
 
-def test_files_that_are_deleted_are_told(site: Site, repository: SyslogServer) -> None:
+@pytest.mark.parametrize(
+    ("by", "requestors"), [({}, {"CXRWORKER": "true"}), ({"user": "somebody"}, {"somebody": "true", "CXRWORKER": "false"})]
+)
+def test_files_that_are_deleted_are_told_with_who_asked_for_it(
+    site: Site, repository: SyslogServer, by: dict[str, str], requestors: dict[str, str]
+) -> None:
     site.receive(make_dx())
     site.settle()
     site.deliver()
     settings = site.parts.settings.model_copy(update={"keeping": KeepingSettings(days=1)})
     site.clock.go_on(days=2)
-    assert retain(site.database, settings, clock=site.clock, by_hand=True) == 1
+    assert retain(site.database, settings, clock=site.clock, **by) == 1
     tell(site)
     deleted = parsed(repository.received)[-1]
     assert codes(deleted) == ("DICOM Study Deleted",)
+    assert {each.get("UserID"): each.get("UserIsRequestor") for each in deleted.findall("ActiveParticipant")} == requestors
     study, patient = (each.get("ParticipantObjectID") for each in deleted.findall("ParticipantObjectIdentification"))
     assert (study, patient) == (study_uid(), "TEST-0001")
 

@@ -53,7 +53,7 @@ def _through(site: Site, name: str = "study", *, deliver: bool = True, view: Any
 
 def _retain(site: Site) -> int:
     """Delete as `db clean` does: whoever asks for it vouches for the clock."""
-    return retain(site.database, site.parts.settings, clock=site.clock, by_hand=True)
+    return retain(site.database, site.parts.settings, clock=site.clock, user="OPERATOR")
 
 
 def _retain_unasked(site: Site) -> int:
@@ -89,7 +89,10 @@ def _chosen(site: Site) -> Removal:
 
 def _assert_it_stays(site: Site, uid: str, removal: Removal) -> None:
     with site.database.write() as connection:
-        assert retention.mark_removed(connection, removal.study, _told(site), why="", now=site.clock()) == []
+        assert (
+            retention.mark_removed(connection, removal.study, _told(site), why=retention.Reason(words=""), now=site.clock())
+            == []
+        )
     assert not _gone(site, uid)
 
 

@@ -148,12 +148,14 @@ def _deleted(recorded: Recorded, reporter: Reporter) -> AuditMessage | None:
     study = _study(recorded)
     if study is None:
         return None
+    user = str(recorded.event.facts.get("user", ""))
+    asking = (Participant(user_id=user, requestor=True),) if user else ()
     return AuditMessage(
         event_id=EventId.STUDY_DELETED,
         action=Action.DELETE,
         at=recorded.event.at,
         source=reporter.source,
-        participants=(reporter.participant(requestor=True),),
+        participants=(*asking, reporter.participant(requestor=not user)),
         description=recorded.event.detail,
         study=study,
     )

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from worker.cli.options import Config, database_of, settings_of
+from worker.cli.user import user_asking
 from worker.errors import ConfigurationError, DatabaseOutdated
 
 app = typer.Typer(help="Bring the database to this version, back it up, delete what need not be kept.", no_args_is_help=True)
@@ -51,7 +52,7 @@ def clean(
             rules = "days, failed_days, undelivered_days, maximum_bytes or minimum_free_bytes"
             raise ConfigurationError(f"keeping: no rule says what to delete; set {rules}.")
         if not dry_run:
-            count = retain(database, settings, clock=lambda: datetime.now(UTC), by_hand=True)
+            count = retain(database, settings, clock=lambda: datetime.now(UTC), user=user_asking())
             print(f"The files of {count} studies are deleted.")
             return
         with database.read() as connection:

@@ -14,7 +14,7 @@ from worker.db.studies import hold
 from worker.values import DeliveryState, StudyId, StudyState
 
 FILES_REMOVED = "files_removed"
-"""The files of a study were deleted by the rules for keeping; what was found stays."""
+"""The files of a study were deleted by the rules for keeping; what was found stays. Facts: user, where somebody asked."""
 
 
 _UNDELIVERED = deliveries.c.state.not_in([DeliveryState.DELIVERED, DeliveryState.SUPERSEDED])
@@ -100,6 +100,15 @@ def threshold(connection: Connection, at: datetime, *, now: datetime) -> Thresho
     return Threshold(at=at, event_id=connection.execute(select(func.min(event_rows.c.id)).where(since)).scalar())
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reason:
+    """Why files are deleted."""
+
+    words: str
+    user: str = ""
+    """Who asked for it, where somebody did."""
+
+
 def kept_bytes(connection: Connection) -> int:
     """What all received files take that are not gone."""
     kept = select(func.coalesce(func.sum(instances.c.size), 0)).where(instances.c.gone_at.is_(None))
@@ -140,7 +149,9 @@ def ended(connection: Connection, ending: Ending, recipients: Recipients, *, bef
     ]
 
 
-def mark_removed(connection: Connection, study: EndedStudy, recipients: Recipients, *, why: str, now: datetime) -> list[Path]:
+def mark_removed(
+    connection: Connection, study: EndedStudy, recipients: Recipients, *, why: Reason, now: datetime
+) -> list[Path]:
     """Note that a study's files are gone, unless it was reopened meanwhile; answer which to delete once that is committed."""
     hold(connection, study.id)
     same = (
@@ -160,9 +171,10 @@ def mark_removed(connection: Connection, study: EndedStudy, recipients: Recipien
     connection.execute(
         update(deliveries)
         .where(deliveries.c.report_id.in_(ids), _UNDELIVERED)
-        .values(state=DeliveryState.SUPERSEDED, last_error=f"Its file was deleted: {why}.")
+        .values(state=DeliveryState.SUPERSEDED, last_error=f"Its file was deleted: {why.words}.")
     )
-    events.add(connection, FILES_REMOVED, at=now, study_id=study.id, detail=f"{len(paths)} files: {why}")
+    facts, words = {"user": why.user} if why.user else {}, f"{len(paths)} files: {why.words}"
+    events.record(connection, events.Event(kind=FILES_REMOVED, at=now, study_id=study.id, detail=words, facts=facts))
     return paths
 
 

@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 
 from worker.db import events, retention
 from worker.db.database import Database
-from worker.db.retention import EndedStudy, Ending, Recipients
+from worker.db.retention import EndedStudy, Ending, Reason, Recipients
 from worker.keeping import ballast
 from worker.keeping.removal import YOUNG, discard
 from worker.settings import KeepingSettings, Settings
@@ -109,11 +109,11 @@ def _rules_by_age(keeping: KeepingSettings) -> tuple[_RuleByAge, ...]:
     )
 
 
-def retain(database: Database, settings: Settings, *, clock: Callable[[], datetime], by_hand: bool = False) -> int:
+def retain(database: Database, settings: Settings, *, clock: Callable[[], datetime], user: str = "") -> int:
     """Delete what the rules ask for; answer of how many studies. Their rows stay, with a mark and an event.
 
-    Nothing is deleted by age while it is not known that the clock is right, unless a person asks for it `by_hand`. Where the
-    disk is full, the ballast beside the embedded database makes room for the marks.
+    Nothing is deleted by age while it is not known that the clock is right, unless a `user` asks for it. Where the disk is
+    full, the ballast beside the embedded database makes room for the marks.
 
     The mark is committed before a file is deleted: a crash in between leaves a file, which `mend` deletes, never a row that
     promises one.
@@ -123,7 +123,7 @@ def retain(database: Database, settings: Settings, *, clock: Callable[[], dateti
     with database.read() as connection:
         now = clock()
         removals = list(plan(connection, settings, now=now))
-        aged = 0 if by_hand else sum(removal.by_age for removal in removals)
+        aged = 0 if user else sum(removal.by_age for removal in removals)
         waits = aged > 0 and not retention.clock_is_known(connection, now=now)
         if waits:
             removals = list(plan(connection, settings, now=now, by_age=False))
@@ -134,7 +134,8 @@ def retain(database: Database, settings: Settings, *, clock: Callable[[], dateti
     for removal in removals:
         now = clock()
         with database.write() as connection:
-            paths = retention.mark_removed(connection, removal.study, recipients, why=removal.why, now=now)
+            why = Reason(words=removal.why, user=user)
+            paths = retention.mark_removed(connection, removal.study, recipients, why=why, now=now)
         for path in paths:
             if path.is_relative_to(FOLDER):
                 discard(settings.data_dir / path, now=now)
