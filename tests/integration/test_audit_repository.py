@@ -118,6 +118,8 @@ def one_of_each(site: Site) -> None:
         "refused": {"ae_title": "STRANGER", "address": "192.0.2.7"},
         "model_activated": {"user": "somebody", "model": "lenet5"},
         "audit_exported": {"user": "somebody", "format": "jsonl"},
+        "backed_up": {"user": "somebody", "file": "backup.db"},
+        "restored": {"user": "somebody", "file": "backup.db", "last_event_id": 67},
         "retry": {"user": "somebody", "deliveries": [1]},
     }
     with site.database.write() as connection:
@@ -138,6 +140,8 @@ def test_a_studys_way_is_told_in_order(site: Site, repository: SyslogServer) -> 
         ("Security Alert", "Node Authentication"),
         ("Security Alert", "Software Configuration"),
         ("Audit Log Used",),
+        ("Audit Log Used",),
+        ("Security Alert", "Software Configuration"),
     ]
     received, decided, sent = roots[1:4]
     assert [root.find("EventIdentification").get("EventActionCode") for root in (received, decided, sent)] == ["C", "R", "R"]  # type: ignore[union-attr]
@@ -298,7 +302,7 @@ def test_what_a_broken_connection_may_have_lost_is_told_again(site: Site, reposi
     repository.breaks_after = None
     repository.received.clear()
     tell(site)
-    assert len(repository.received) == 8
+    assert len(repository.received) == 10
 
 
 def test_a_repository_that_always_breaks_off_after_two_messages_is_told_all(site: Site, repository: SyslogServer) -> None:
@@ -371,7 +375,7 @@ def test_a_repository_named_otherwise_is_told_nothing_unless_its_name_does_not_m
         assert running.received == []
         told(site, port=running.port, ca=authority.file, client_certificate=own, check_name=False)
         tell(site)
-        assert len(running.received) == 8
+        assert len(running.received) == 10
 
 
 def test_tls_1_1_is_not_spoken(site: Site) -> None:
@@ -385,7 +389,7 @@ def test_over_udp_each_message_is_a_datagram(site: Site) -> None:
         told(site, port=port, transport="udp")
         one_of_each(site)
         tell(site)
-        messages = [listening.recv(65536) for _ in range(8)]
+        messages = [listening.recv(65536) for _ in range(10)]
     assert codes(parsed(messages)[0]) == ("Application Activity", "Application Start")
 
 
@@ -514,5 +518,5 @@ def test_audit_messages_are_exported_one_on_each_line(site: Site, cxr_worker: Ru
     code, out, _ = cxr_worker("audit", "export", "--format", "dicom")
     assert code == 0
     lines = out.splitlines()
-    assert [violations(line.encode()) for line in lines] == [[]] * 9
+    assert [violations(line.encode()) for line in lines] == [[]] * 11
     assert "Audit Log Used" in lines[-1], "that somebody did is told too"

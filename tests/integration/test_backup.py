@@ -1,9 +1,12 @@
 """The embedded database, copied while it is written to, and put back."""
 
+import os
+import pwd
 import sqlite3
 import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
+from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event, Thread
 
@@ -17,6 +20,7 @@ from tests.factories import make_study, study_uid
 from tests.fakes import NOON, Site, make_site
 from worker.db import events
 from worker.db.database import open_database
+from worker.db.events import Chosen
 from worker.errors import DatabaseUnavailable
 from worker.keeping.backup import require_usable
 from worker.keeping.orphans import Fate, mend
@@ -69,7 +73,7 @@ def test_a_backup_made_while_rows_are_written_is_consistent(
         writer.close()
     for number in range(5):
         with closing(sqlite3.connect(tmp_path / f"{number}.db")) as found:
-            assert found.execute("SELECT count(*) FROM events").fetchone()[0] % 2 == 0
+            assert found.execute("SELECT count(*) FROM events WHERE kind <> 'backed_up'").fetchone()[0] % 2 == 0
 
 
 def test_a_backup_replaces_no_file(cxr_worker: Run, test_database: TestDatabase, tmp_path: Path) -> None:  # noqa: ARG001
@@ -104,6 +108,23 @@ def test_a_restored_database_is_the_one_of_the_backup_and_the_one_before_is_kept
     restored.settle()
     assert restored.study(study_uid("since"))["state"] == "reported"
     restored.database.close()
+
+
+def test_who_copied_the_database_and_who_put_a_copy_back_is_in_the_record(
+    cxr_worker: Run, backup: Path, test_database: TestDatabase
+) -> None:
+    person = pwd.getpwuid(os.getuid()).pw_name
+    with closing(open_database(test_database.url)) as database, database.read() as connection:
+        (copied,) = events.recorded(connection, Chosen(kind="backed_up"))
+        last = events.newest_id(connection)
+    assert copied.event.facts == {"user": person, "file": "backup.db"}
+    begin = datetime.now(UTC)
+    assert cxr_worker("db", "restore", str(backup))[0] == 0
+    with closing(open_database(test_database.url)) as database, database.read() as connection:
+        *_, restored = events.recorded(connection, Chosen())
+    assert restored.event.kind == "restored"
+    assert restored.event.facts == {"user": person, "file": "backup.db", "last_event_id": last}
+    assert begin <= restored.event.at <= datetime.now(UTC)
 
 
 @pytest.mark.parametrize("who", ["a runner", "a receiver", "one that asked nothing yet"])

@@ -65,7 +65,7 @@ def backup(file: Annotated[Path, typer.Argument(help="New file to write.")], con
     """Copy the embedded database as it is now, also while a worker runs, and read the copy through."""
     from worker.keeping.backup import back_up
 
-    size = back_up(settings_of(config), file)
+    size = back_up(settings_of(config), file, user=user_asking(), now=datetime.now(UTC))
     print(f"Wrote {file}: {size} bytes, whole. Received objects and reports are files in data_dir: keep those too.")
 
 
@@ -74,6 +74,6 @@ def restore(file: Annotated[Path, typer.Argument(help="A file that 'db backup' w
     """Put a backup in the place of the embedded database, which is kept aside; no worker may run meanwhile."""
     from worker.keeping.backup import restore
 
-    before = restore(settings_of(config), file, now=datetime.now(UTC))
+    before = restore(settings_of(config), file, user=user_asking(), now=datetime.now(UTC))
     kept = f"What was there before is kept: {', '.join(map(str, before))}." if before else "There was none before."
     print(f"Restored. {kept} What was received since is entered again when 'serve' or 'run' starts.")

@@ -76,6 +76,13 @@ CLOCK_DOUBTED = "clock_doubted"
 EXPORTED = "audit_exported"
 """Somebody exported these events. Facts: user, format."""
 
+BACKED_UP = "backed_up"
+"""Somebody copied the embedded database. Facts: user, file (its name alone)."""
+
+RESTORED = "restored"
+"""Somebody put a backup in the place of the embedded database. Facts: user, file (its name alone), last_event_id (of what was
+there before; None where that could not be read)."""
+
 _AT_ONCE = 500
 _WHOSE = ("patient_id", "issuer_of_patient_id", "accession_number")
 

@@ -1,16 +1,18 @@
 """Backup and restore of the embedded database: a copy that is whole, made while the worker works."""
 
+import json
 import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 from sqlalchemy.engine import URL, make_url
 
 from worker.db.database import alone_with
+from worker.db.events import BACKED_UP, RESTORED, Event
 from worker.db.migrate import is_known
 from worker.db.soundness import MADE, lacking
 from worker.errors import AnotherRunner, ConfigurationError, DatabaseOutdated, UnusableBackup
@@ -22,8 +24,10 @@ _FILE_MODE: Final = 0o600
 _BUSY_SECONDS: Final = 30
 
 
-def back_up(settings: Settings, target: Path) -> int:
+def back_up(settings: Settings, target: Path, *, user: str, now: datetime) -> int:
     """Copy the embedded database as it is at one moment into a new file, and read the copy through; answer its size in bytes.
+
+    That `user` did is an event, without which there is no copy.
 
     Raises
     ------
@@ -40,11 +44,14 @@ def back_up(settings: Settings, target: Path) -> int:
             database.backup(copy)
             copy.execute("PRAGMA journal_mode = DELETE")  # one file, without a log beside it
         require_usable(part)
+        _note(database, Event(kind=BACKED_UP, at=now, detail=target.name, facts={"user": user, "file": target.name}))
     return target.stat().st_size
 
 
-def restore(settings: Settings, backup: Path, *, now: datetime) -> list[Path]:
+def restore(settings: Settings, backup: Path, *, user: str, now: datetime) -> list[Path]:
     """Put a backup in the place of the embedded database; answer where what was there before is kept.
+
+    That `user` did is an event of the database that counts from then on.
 
     Raises
     ------
@@ -63,15 +70,18 @@ def restore(settings: Settings, backup: Path, *, now: datetime) -> list[Path]:
     require_usable(backup)
     make_folder(place.parent)
     with runner_lock(settings.data_dir), alone_with(place):
+        facts: dict[str, str | int | None] = {"user": user, "file": backup.name, "last_event_id": None}
         before, kept = place.with_name(f"{place.name}.before-{now:%Y%m%dT%H%M%S%f}"), []
         if place.exists():
             _close_for_good(place)
+            facts["last_event_id"] = _last_event_id(place)
             before.hardlink_to(place)  # at no moment is there none: a worker that starts would make an empty one
             kept.append(before)
         with _written(place, replacing=True) as part, closing(sqlite3.connect(backup)) as source:
             with closing(sqlite3.connect(part)) as copy:
                 source.backup(copy)
                 copy.execute("PRAGMA journal_mode = DELETE")
+                _note(copy, Event(kind=RESTORED, at=now, detail=backup.name, facts=facts))
             require_usable(part)
             kept += _logs_moved(place, before)
         require_usable(place)
@@ -141,6 +151,30 @@ def _close_for_good(path: Path) -> None:
         if error.sqlite_errorcode & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:  # without what extends the code
             raise AnotherRunner("A worker has the database open: stop 'serve', 'receive', 'run' and 'web' first.") from error
         # else it is damaged, which is why it is replaced
+
+
+def _last_event_id(path: Path) -> int | None:
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
+            found: int | None = database.execute("SELECT max(id) FROM events").fetchone()[0]
+    except sqlite3.DatabaseError:  # it is damaged, or none of ours
+        return None
+    return found
+
+
+def _note(database: sqlite3.Connection, event: Event) -> None:
+    """Note an event in a database at whichever migration: the first ones had no facts."""
+    columns = {row[1] for row in database.execute("PRAGMA table_info(events)")}
+    values = {"at": f"{event.at.astimezone(UTC):%Y-%m-%d %H:%M:%S.%f}", "kind": event.kind, "detail": event.detail}
+    if "facts" in columns:
+        database.execute(
+            "INSERT INTO events (at, kind, detail, facts) VALUES (:at, :kind, :detail, :facts)",
+            values | {"facts": json.dumps(dict(event.facts))},
+        )
+    else:
+        told = "; ".join(f"{name}: {value}" for name, value in event.facts.items())
+        database.execute("INSERT INTO events (at, kind, detail) VALUES (:at, :kind, :detail)", values | {"detail": told})
+    database.commit()
 
 
 def _logs_moved(place: Path, before: Path) -> list[Path]:
