@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import resource
 import sqlite3
 import stat
 from collections.abc import Iterator
@@ -290,6 +291,36 @@ def test_where_there_is_no_database_a_backup_makes_one(cxr_worker: Run, backup: 
     (tmp_path / "worker.db").unlink()
     assert "There was none before." in cxr_worker("db", "restore", str(backup))[1]
     assert _studies(tmp_path / "worker.db") == 1
+
+
+def test_a_second_restore_right_after_the_first_keeps_both(cxr_worker: Run, backup: Path, tmp_path: Path) -> None:
+    for _ in range(2):
+        assert cxr_worker("db", "restore", str(backup))[0] == 0
+    assert len([*tmp_path.glob("worker.db.before-*")]) == 2
+
+
+@pytest.mark.parametrize("command", ["backup", "restore"])
+def test_a_disk_without_room_is_told_and_leaves_nothing(cxr_worker: Run, backup: Path, tmp_path: Path, command: str) -> None:
+    file = tmp_path / "another.db" if command == "backup" else backup
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64 * 1024, before[1]))
+    try:
+        code, _, said = cxr_worker("db", command, str(file))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert code == 1
+    assert "Look whether there is room on its disk." in said
+    assert not [*tmp_path.glob("*.part*"), *tmp_path.glob("another.db")]
+    assert _studies(tmp_path / "worker.db") == 2
+
+
+@pytest.mark.usefixtures("test_database")
+@pytest.mark.parametrize("url", ["postgresql+psycopg://cxr@db.example:port/cxr", "nonsense"])
+def test_what_is_no_url_is_a_configuration_error(cxr_worker: Run, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("CXR_DATABASE_URL", url)
+    code, _, said = cxr_worker("db", "backup", "backup.db")
+    assert code == 2
+    assert "database_url: not a database URL" in said
 
 
 @pytest.mark.usefixtures("test_database")

@@ -18,7 +18,7 @@ from tests.fakes import NOON, Site, make_site, request_for, take_in
 from worker import pipeline
 from worker.db import events, studies
 from worker.db.database import Database, files_of, insert_if_absent, open_database
-from worker.db.migrate import upgrade
+from worker.db.migrate import require_newest, upgrade
 from worker.db.schema import events as events_table
 from worker.db.schema import studies as studies_table
 from worker.errors import ConfigurationError, DatabaseUnavailable
@@ -98,6 +98,15 @@ def test_nobody_else_can_read_the_embedded_database_or_what_lies_beside_it(tmp_p
         (tmp_path / "worker.db").chmod(0o644)  # as an earlier version left it
     with pytest.raises(DatabaseUnavailable):
         open_database("sqlite:////proc/worker.db").write().__enter__()
+
+
+def test_a_file_that_is_no_database_is_told_with_the_cure(tmp_path: Path) -> None:
+    (tmp_path / "worker.db").write_text("A page of a book, and no database. " * 100)
+    database = open_database(f"sqlite:///{tmp_path}/worker.db")
+    for write in (upgrade, require_newest):
+        with pytest.raises(DatabaseUnavailable, match="file is not a database; look at database_url, or put a backup"):
+            write(database)
+    database.close()
 
 
 def test_inserting_twice_keeps_the_first_row(database: Database) -> None:
@@ -198,7 +207,15 @@ def test_triage_written_by_somebody_else_is_not_lowered(site: Site) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["", "nonsense", "mysql://host/name", "sqlite://", "sqlite:///:memory:", "postgresql+nothing://host/name"],
+    [
+        "",
+        "nonsense",
+        "mysql://host/name",
+        "sqlite://",
+        "sqlite:///:memory:",
+        "postgresql+nothing://host/name",
+        "sqlite:////proc/x/y.db",
+    ],
 )
 def test_a_url_that_names_no_usable_database_is_a_configuration_error(url: str) -> None:
     with pytest.raises(ConfigurationError, match=r"^database_url: "):

@@ -13,8 +13,16 @@ from weakref import finalize
 import sqlalchemy
 from sqlalchemy import Connection, Engine, Table, event
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, InternalError, NoSuchModuleError, OperationalError
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import (
+    ArgumentError,
+    DatabaseError,
+    DBAPIError,
+    InterfaceError,
+    InternalError,
+    NoSuchModuleError,
+    OperationalError,
+)
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from worker.db.committer import Committer, Condition
@@ -27,6 +35,8 @@ _SHORTEST_PAUSE_SECONDS = 0.0002
 _LONGEST_PAUSE_SECONDS = 0.005
 _IN_THE_WAY = frozenset({"40001", "40P01"})
 """SQLSTATE of a serialization failure and of a deadlock (PostgreSQL, appendix A)."""
+
+_DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 
 class Database:
@@ -142,6 +152,27 @@ class Database:
             if _sqlstate(error) in _IN_THE_WAY:
                 raise TransactionInTheWay(f"Another transaction was in the way: {_cause(error)}.") from error
             raise DatabaseUnavailable(f"The database does not answer: {_cause(error)}.") from error
+        except (DatabaseError, sqlite3.DatabaseError) as error:
+            if getattr(_driver_s(error), "sqlite_errorcode", 0) & 0xFF not in _DAMAGED:  # without what extends the code
+                raise
+            cure = "look at database_url, or put a backup in its place: 'cxr-worker db restore FILE'"
+            raise DatabaseUnavailable(f"The database cannot be read: {_cause(error)}; {cure}.") from error
+
+
+def parsed_url(url: str) -> URL:
+    """A database's URL in its parts.
+
+    Raises
+    ------
+    ConfigurationError
+        It is none.
+    """
+    try:
+        return make_url(url)
+    except (ArgumentError, ValueError) as error:  # a port that is no number is a ValueError
+        raise ConfigurationError(
+            "database_url: not a database URL; sqlite:///var/worker.db or postgresql+psycopg://user@host/name."
+        ) from error
 
 
 def open_database(url: str) -> Database:
@@ -159,12 +190,7 @@ def open_database(url: str) -> Database:
     DatabaseUnavailable
         A backup is being put in its place.
     """
-    try:
-        parsed = make_url(url)
-    except (ArgumentError, ValueError) as error:  # a port that is no number is a ValueError
-        raise ConfigurationError(
-            "database_url: not a database URL; sqlite:///var/worker.db or postgresql+psycopg://user@host/name."
-        ) from error
+    parsed = parsed_url(url)
     backend = parsed.get_backend_name()
     if backend not in {"sqlite", "postgresql"}:
         raise ConfigurationError(f"database_url: '{backend}' is not supported; use sqlite or postgresql+psycopg.")
@@ -173,7 +199,11 @@ def open_database(url: str) -> Database:
     if backend == "sqlite":
         if not parsed.database or parsed.database == ":memory:":
             raise ConfigurationError("database_url: a database in memory would lose what was received; name a file.")
-        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder = Path(parsed.database).parent
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise ConfigurationError(f"database_url: the folder {folder} cannot be made: {error.strerror}.") from error
         lock = _shared(Path(parsed.database))
         _hide(Path(parsed.database))
         options["connect_args"] = {"timeout": _BUSY_SECONDS, "check_same_thread": False}

@@ -1,9 +1,6 @@
 """Whether a database is whole, and its events are guarded."""
 
-import sqlite3
 from collections.abc import Iterable
-
-from sqlalchemy.exc import DatabaseError
 
 from worker.db.database import Database
 from worker.db.migrate import made_by, newest_revision
@@ -20,11 +17,8 @@ def require_whole(database: Database) -> None:
     """
     if database.dialect != "sqlite":
         return
-    try:
-        with database.read() as connection:
-            found = connection.exec_driver_sql("PRAGMA quick_check(5)").scalars().all()
-    except (DatabaseError, sqlite3.DatabaseError) as error:
-        raise DatabaseDamaged from error
+    with database.read() as connection:
+        found = connection.exec_driver_sql("PRAGMA quick_check(5)").scalars().all()
     if found != ["ok"]:
         shown = "; ".join(line for told in found for line in told.splitlines() if not line.startswith("***"))
         raise DatabaseDamaged(f"The database is damaged: {shown}. Stop the worker and run 'cxr-worker db restore FILE'.")

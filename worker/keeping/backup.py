@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import URL
 
-from worker.db.database import alone_with
+from worker.db.database import alone_with, open_database, parsed_url
 from worker.db.events import BACKED_UP, RESTORED, Event
 from worker.db.migrate import is_known
 from worker.db.soundness import MADE, lacking
@@ -34,12 +34,16 @@ def back_up(settings: Settings, target: Path, *, user: str, now: datetime) -> in
     ConfigurationError
         The database is not the embedded one, or the file is there already or cannot be written.
     UnusableBackup
-        The copy is damaged; it is not kept.
+        The copy is damaged, or there is no room for it; it is not kept.
     """
     source = _embedded(settings, f"pg_dump --format=custom --file={target}")
     if not source.exists():
         raise ConfigurationError(f"{source}: there is no database yet.")
-    with _written(target) as part, closing(sqlite3.connect(source, timeout=_BUSY_SECONDS)) as database:
+    with (
+        closing(open_database(settings.database_url.get_secret_value())),  # so that nobody replaces it meanwhile
+        _written(target) as part,
+        closing(sqlite3.connect(source, timeout=_BUSY_SECONDS)) as database,
+    ):
         with closing(sqlite3.connect(part)) as copy:
             database.backup(copy)
             copy.execute("PRAGMA journal_mode = DELETE")  # one file, without a log beside it
@@ -58,7 +62,7 @@ def restore(settings: Settings, backup: Path, *, user: str, now: datetime) -> li
     ConfigurationError
         The database is not the embedded one, or there is no such backup.
     UnusableBackup
-        It is damaged, or no database of ours.
+        It is damaged, or no database of ours, or there is no room for it.
     DatabaseOutdated
         A newer version of the worker made it.
     AnotherRunner
@@ -75,7 +79,10 @@ def restore(settings: Settings, backup: Path, *, user: str, now: datetime) -> li
         if place.exists():
             _close_for_good(place)
             facts["last_event_id"] = _last_event_id(place)
-            before.hardlink_to(place)  # at no moment is there none: a worker that starts would make an empty one
+            try:
+                before.hardlink_to(place)  # at no moment is there none: a worker that starts would make an empty one
+            except OSError as error:
+                raise ConfigurationError(f"{before}: the database cannot be kept aside: {error.strerror}.") from error
             kept.append(before)
         with _written(place, replacing=True) as part, closing(sqlite3.connect(backup)) as source:
             with closing(sqlite3.connect(part)) as copy:
@@ -113,7 +120,7 @@ def require_usable(path: Path) -> None:
 
 
 def _embedded(settings: Settings, otherwise: str) -> Path:
-    url = make_url(settings.database_url.get_secret_value())
+    url = parsed_url(settings.database_url.get_secret_value())
     if url.database and settings.embedded:
         return Path(url.database)
     shown = URL.create("postgresql", url.username, None, url.host, url.port, url.database).render_as_string()
@@ -137,6 +144,8 @@ def _written(target: Path, *, replacing: bool = False) -> Iterator[Path]:
             os.fsync(file.fileno())
         part.replace(target)
         sync_folder(target.resolve().parent)
+    except (OSError, sqlite3.Error) as error:
+        raise UnusableBackup(f"{target}: not written: {error}. Look whether there is room on its disk.") from error
     finally:
         with suppress(FileNotFoundError):
             part.unlink()
