@@ -118,8 +118,8 @@ def one_of_each(site: Site) -> None:
         "refused": {"ae_title": "STRANGER", "address": "192.0.2.7"},
         "model_activated": {"user": "somebody", "model": "lenet5"},
         "audit_exported": {"user": "somebody", "format": "jsonl"},
-        "backed_up": {"user": "somebody", "file": "backup.db"},
-        "restored": {"user": "somebody", "file": "backup.db", "last_event_id": 67},
+        "database_backed_up": {"user": "somebody", "file": "backup.db"},
+        "database_restored": {"user": "somebody", "file": "backup.db", "last_event_id": 67},
         "retry": {"user": "somebody", "deliveries": [1]},
     }
     with site.database.write() as connection:
@@ -309,7 +309,7 @@ def test_a_repository_that_always_breaks_off_after_two_messages_is_told_all(site
     one_of_each(site)
     repository.breaks_after = 2
     auditor = Auditor(site.parts)
-    for _ in range(20):
+    for _ in range(40):
         auditor.tell()
     with site.database.read() as connection:
         assert audit_positions.told(connection, site.parts.settings.audit.address) == events.newest_id(connection)  # type: ignore[union-attr]

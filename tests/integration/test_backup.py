@@ -74,7 +74,7 @@ def test_a_backup_made_while_rows_are_written_is_consistent(
         writer.close()
     for number in range(5):
         with closing(sqlite3.connect(tmp_path / f"{number}.db")) as found:
-            assert found.execute("SELECT count(*) FROM events WHERE kind <> 'backed_up'").fetchone()[0] % 2 == 0
+            assert found.execute("SELECT count(*) FROM events WHERE kind <> 'database_backed_up'").fetchone()[0] % 2 == 0
 
 
 def test_a_backup_replaces_no_file(cxr_worker: Run, test_database: TestDatabase, tmp_path: Path) -> None:  # noqa: ARG001
@@ -116,14 +116,14 @@ def test_who_copied_the_database_and_who_put_a_copy_back_is_in_the_record(
 ) -> None:
     person = pwd.getpwuid(os.getuid()).pw_name
     with closing(open_database(test_database.url)) as database, database.read() as connection:
-        (copied,) = events.recorded(connection, Chosen(kind="backed_up"))
+        (copied,) = events.recorded(connection, Chosen(kind="database_backed_up"))
         last = events.newest_id(connection)
     assert copied.event.facts == {"user": person, "file": "backup.db"}
     begin = datetime.now(UTC)
     assert cxr_worker("db", "restore", str(backup))[0] == 0
     with closing(open_database(test_database.url)) as database, database.read() as connection:
         *_, restored = events.recorded(connection, Chosen())
-    assert restored.event.kind == "restored"
+    assert restored.event.kind == "database_restored"
     assert restored.event.facts == {"user": person, "file": "backup.db", "last_event_id": last}
     assert begin <= restored.event.at <= datetime.now(UTC)
 

@@ -263,7 +263,7 @@ _MAKERS: Mapping[str, Callable[[Recorded, Reporter], AuditMessage | None]] = {
     events.REFUSED: _refused,
     events.ACTIVATED: _configured,
     events.SHADOWED: _configured,
-    events.RESTORED: _configured,
+    events.DATABASE_RESTORED: _configured,
     events.EXPORTED: _exported,
-    events.BACKED_UP: _exported,  # the record of events is in it
+    events.DATABASE_BACKED_UP: _exported,  # the record of events is in it
 }

@@ -76,10 +76,10 @@ CLOCK_DOUBTED = "clock_doubted"
 EXPORTED = "audit_exported"
 """Somebody exported these events. Facts: user, format."""
 
-BACKED_UP = "backed_up"
+DATABASE_BACKED_UP = "database_backed_up"
 """Somebody copied the embedded database. Facts: user, file (its name alone)."""
 
-RESTORED = "restored"
+DATABASE_RESTORED = "database_restored"
 """Somebody put a backup in the place of the embedded database. Facts: user, file (its name alone), last_event_id (of what was
 there before; None where that could not be read)."""
 

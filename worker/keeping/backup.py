@@ -12,7 +12,7 @@ from typing import Final
 from sqlalchemy.engine import URL
 
 from worker.db.database import alone_with, open_database, parsed_url
-from worker.db.events import BACKED_UP, RESTORED, Event
+from worker.db.events import DATABASE_BACKED_UP, DATABASE_RESTORED, Event
 from worker.db.migrate import is_known
 from worker.db.soundness import MADE, lacking
 from worker.errors import AnotherRunner, ConfigurationError, DatabaseOutdated, UnusableBackup
@@ -48,7 +48,7 @@ def back_up(settings: Settings, target: Path, *, user: str, now: datetime) -> in
             database.backup(copy)
             copy.execute("PRAGMA journal_mode = DELETE")  # one file, without a log beside it
         require_usable(part)
-        _note(database, Event(kind=BACKED_UP, at=now, detail=target.name, facts={"user": user, "file": target.name}))
+        _note(database, Event(kind=DATABASE_BACKED_UP, at=now, detail=target.name, facts={"user": user, "file": target.name}))
     return target.stat().st_size
 
 
@@ -73,7 +73,7 @@ def restore(settings: Settings, backup: Path, *, user: str, now: datetime) -> li
         raise ConfigurationError(f"{backup}: no such file.")
     require_usable(backup)
     make_folder(place.parent)
-    with runner_lock(settings.data_dir), alone_with(place):
+    with alone_with(place), runner_lock(settings.data_dir):  # the first to refuse says what to stop
         facts: dict[str, str | int | None] = {"user": user, "file": backup.name, "last_event_id": None}
         before, kept = place.with_name(f"{place.name}.before-{now:%Y%m%dT%H%M%S%f}"), []
         if place.exists():
@@ -88,7 +88,7 @@ def restore(settings: Settings, backup: Path, *, user: str, now: datetime) -> li
             with closing(sqlite3.connect(part)) as copy:
                 source.backup(copy)
                 copy.execute("PRAGMA journal_mode = DELETE")
-                _note(copy, Event(kind=RESTORED, at=now, detail=backup.name, facts=facts))
+                _note(copy, Event(kind=DATABASE_RESTORED, at=now, detail=backup.name, facts=facts))
             require_usable(part)
             kept += _logs_moved(place, before)
         require_usable(place)
