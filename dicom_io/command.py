@@ -79,7 +79,7 @@ def decode_command(encoded: bytes) -> dict[Element, CommandValue]:
             if number in _NUMBERS:
                 (values[Element(number)],) = struct.unpack("<H", value)
             elif number in _TEXTS:
-                values[Element(number)] = _printable(value.decode("ascii", "replace"))
+                values[Element(number)] = _printable(value.decode("ascii", "replace").strip(" \0"))
     except struct.error as error:
         raise NotDicom("A command set is damaged.") from error
     return values
@@ -87,7 +87,7 @@ def decode_command(encoded: bytes) -> dict[Element, CommandValue]:
 
 def _printable(text: str) -> str:
     """Without control characters: some peers send the whole of a buffer, and a database or a terminal does not take them."""
-    return "".join(each if each.isprintable() else " " for each in text).strip()
+    return text if text.isprintable() else "".join(each if each.isprintable() else " " for each in text).strip()
 
 
 def _encode(element: Element, value: CommandValue) -> bytes:

@@ -25,8 +25,12 @@ def open_lock(path: Path) -> int:
             os.fchown(descriptor, owner.st_uid, owner.st_gid)
     except FileExistsError:
         descriptor = os.open(path, _OPENED)
-        if os.fstat(descriptor).st_mode & 0o777 != _MODE:
-            os.fchmod(descriptor, _MODE)
+        try:
+            if os.fstat(descriptor).st_mode & 0o777 != _MODE:
+                os.fchmod(descriptor, _MODE)
+        except OSError:
+            os.close(descriptor)
+            raise
     return descriptor
 
 
@@ -41,9 +45,8 @@ def held_alone(path: Path) -> Iterator[None]:
     OSError
         There can be none.
     """
-    descriptor = open_lock(path)
+    descriptor = _locked(path, fcntl.LOCK_EX)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     finally:
         os.close(descriptor)
@@ -59,9 +62,13 @@ def held_with_others(path: Path) -> int:
     OSError
         There can be none.
     """
+    return _locked(path, fcntl.LOCK_SH)
+
+
+def _locked(path: Path, how: int) -> int:
     descriptor = open_lock(path)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, how | fcntl.LOCK_NB)
     except OSError:
         os.close(descriptor)
         raise
