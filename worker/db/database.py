@@ -3,8 +3,7 @@
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
-from glob import escape
+from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
@@ -25,11 +24,10 @@ from sqlalchemy.exc import (
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from worker.db import embedded
 from worker.db.committer import Committer, Condition
-from worker.errors import AnotherRunner, ConfigurationError, DatabaseUnavailable, TransactionInTheWay
-from worker.locks import held_alone, held_with_others
+from worker.errors import ConfigurationError, DatabaseUnavailable, TransactionInTheWay
 
-_MODE = 0o600
 _BUSY_SECONDS = 30
 _SHORTEST_PAUSE_SECONDS = 0.0002
 _LONGEST_PAUSE_SECONDS = 0.005
@@ -204,8 +202,8 @@ def open_database(url: str) -> Database:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
             raise ConfigurationError(f"database_url: the folder {folder} cannot be made: {error.strerror}.") from error
-        lock = _shared(Path(parsed.database))
-        _hide(Path(parsed.database))
+        lock = embedded.share(Path(parsed.database))
+        embedded.hide(Path(parsed.database))
         options["connect_args"] = {"timeout": _BUSY_SECONDS, "check_same_thread": False}
     try:
         engine = sqlalchemy.create_engine(parsed, **options)
@@ -218,63 +216,10 @@ def open_database(url: str) -> Database:
     return Database(engine, lock=lock)
 
 
-@contextmanager
-def alone_with(path: Path) -> Iterator[None]:
-    """Have an embedded database for oneself: nobody has it open, and nobody can open it meanwhile.
-
-    Raises
-    ------
-    AnotherRunner
-        Somebody has it open.
-    """
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(held_alone(_lock_of(path)))
-        except BlockingIOError as error:
-            raise AnotherRunner(
-                "The database is open: stop 'serve', 'receive', 'run' and 'web', and let other commands end, first."
-            ) from error
-        except OSError:
-            pass  # a file system without locks: its caller sees what SQLite tells
-        yield
-
-
-def _shared(path: Path) -> int | None:
-    """Have an embedded database with others, so that nobody replaces it meanwhile; None where there can be no lock."""
-    try:
-        return held_with_others(_lock_of(path))
-    except BlockingIOError as error:
-        raise DatabaseUnavailable(
-            "'cxr-worker db restore' puts another database in this place: wait until it has ended."
-        ) from error
-    except OSError:  # of a file system that knows none, or is not ours to write: work goes on
-        return None
-
-
-def _lock_of(path: Path) -> Path:
-    return path.with_name(f"{path.name}.lock")
-
-
 def files_of(database: Database) -> list[Path]:
     """The files of an embedded database: itself, its log, its lock, and what a restore kept of those before it."""
-    return (
-        _files_at(Path(database.engine.url.database)) if database.dialect == "sqlite" and database.engine.url.database else []
-    )
-
-
-def _files_at(path: Path) -> list[Path]:
-    beside = [path.with_name(path.name + suffix) for suffix in ("", "-wal", "-shm", ".lock")]
-    return [*filter(Path.exists, beside), *path.parent.glob(f"{escape(path.name)}.before-*")]
-
-
-def _hide(path: Path) -> None:
-    """Let nobody else read a database; SQLite would make it readable to all, and gives its log the mode of the database."""
-    with suppress(OSError):  # connecting tells what is wrong
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, _MODE))  # to close it again would end SQLite's locks on it
-    for file in _files_at(path):
-        with suppress(OSError):  # somebody else's
-            if file.is_file() and file.stat().st_mode & ~_MODE & 0o777:
-                file.chmod(_MODE)
+    path = database.engine.url.database
+    return embedded.files_at(Path(path)) if database.dialect == "sqlite" and path else []
 
 
 def insert_if_absent(connection: Connection, table: Table, values: Mapping[str, Any]) -> int | None:

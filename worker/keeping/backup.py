@@ -11,7 +11,8 @@ from typing import Final
 
 from sqlalchemy.engine import URL
 
-from worker.db.database import alone_with, open_database, parsed_url
+from worker.db.database import open_database, parsed_url
+from worker.db.embedded import alone_with
 from worker.db.events import DATABASE_BACKED_UP, DATABASE_RESTORED, Event
 from worker.db.migrate import is_known
 from worker.db.soundness import MADE, lacking
