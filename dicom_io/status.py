@@ -69,12 +69,13 @@ def normalized_status_of(error: BaseException) -> GeneralStatus:
 
 
 def means_stored(status: int) -> bool:
-    """Whether the peer keeps the object: success, or one of the warnings 0xB000, 0xB006 and 0xB007 (PS3.4 table B.2-1).
+    """Whether the peer keeps the object: success, or a status of the class Warning (PS3.7 C.4; PS3.4 table B.2-1 has three).
 
     0x0111, duplicate SOP Instance (PS3.7 C.5.6), means so too: the UIDs of what we send are derived from its content, so what
     the peer has under this UID is the object itself, sent before a crash.
     """
-    return status == StoreStatus.SUCCESS or status in {0x0111, 0xB000, 0xB006, 0xB007}
+    is_warning = 0xB000 <= status <= 0xBFFF or status in {0x0001, 0x0107, 0x0116}
+    return status == StoreStatus.SUCCESS or is_warning or status == 0x0111
 
 
 def means_later(status: int) -> bool:

@@ -18,7 +18,7 @@ from dicom_io.errors import AssociationRejected, DicomError, ObjectRefused, Peer
 from dicom_io.handshake import explain
 from dicom_io.http_watch import Watch
 from dicom_io.sender import StoreOutcome, our_files_troubles_named, whatever_comes
-from dicom_io.status import means_later, means_never, means_stored
+from dicom_io.status import means_later, means_never
 from dicom_io.stow_answer import Failure, StoreAnswer, read_answer
 
 CONNECT_SECONDS = 5.0
@@ -31,6 +31,8 @@ _LONGEST_RETRY_AFTER_SECONDS: Final = 86400.0
 _STORED: Final = frozenset({200, 202})
 """All, or some of it, if the answer has nothing against it (PS3.18 table 10.5.3-1)."""
 _CONFLICT: Final = 409
+_REASONS_OF_THE_KEPT: Final = frozenset({0x0000, 0x0111, 0xB000, 0xB006, 0xB007})
+"""Failure reasons of an object that is kept: a duplicate, or a warning in the wrong place (PS3.18 table 10.5.3-1)."""
 _NOT_LET_IN: Final = {
     401: "it does not know us: look at token, or username and password",
     403: "it knows us and lets us store nothing",
@@ -158,7 +160,7 @@ def _of_status(answer: _Answer, peer: WebPeer) -> DicomError:
 
 
 def _is_kept(failure: Failure, uid: str) -> bool:
-    return failure.reason is not None and means_stored(failure.reason) and failure.is_of(uid)
+    return failure.reason in _REASONS_OF_THE_KEPT and failure.is_of(uid)
 
 
 def _refusal(failure: Failure, words: str, uid: str) -> DicomError:

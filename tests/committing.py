@@ -12,7 +12,7 @@ from pynetdicom import AE, evt
 from pynetdicom.presentation import AllStoragePresentationContexts
 from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance, Verification
 
-from worker.settings import Destination
+from worker.destination import Destination
 
 
 @dataclass

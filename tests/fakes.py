@@ -28,9 +28,10 @@ from dicom_io.values import SOPClassUID, SOPInstanceUID, TransferSyntaxUID
 from worker import pipeline
 from worker.db import listing
 from worker.db.database import Database
+from worker.destination import Destination
 from worker.pipeline import Parts
 from worker.reception import Reception
-from worker.settings import Destination, Settings
+from worker.settings import Settings
 from worker.steps.select import newest_contents, refused, select
 from worker.syncing import Sync
 from worker.values import Answer, ImageOutcome, InstanceId, ModelIdentity, ReadyStudy, StoredInstance, StudyOutcome, Unanswered

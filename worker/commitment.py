@@ -9,9 +9,9 @@ from dicom_io.commitment import STORAGE_COMMITMENT, Commitment, read_commitment
 from dicom_io.errors import DicomError, InvalidObject
 from dicom_io.normalized import NormalizedRequest, NormalizedService
 from worker.db import commitments, delivering
+from worker.destination import Destination
 from worker.errors import DatabaseUnavailable
 from worker.pipeline import Parts, deliver_later
-from worker.settings import Destination
 from worker.steps.deliver import ask
 from worker.values import DeliveryState
 

@@ -27,7 +27,8 @@ from dicom_io.wire import Patience
 from dicom_io.wording import Language
 from dicom_io.wrap import Encoding, Exposure, Patient, dx_from_grayscale
 from worker.demo.phantom import synthetic_radiograph
-from worker.settings import Destination, Settings
+from worker.destination import Destination
+from worker.settings import Settings
 from worker.steps.report import Pictures, build, output_of, refuse
 from worker.values import (
     AnalysedStudy,

@@ -6,8 +6,8 @@ import structlog
 
 from dicom_io.errors import AssociationRejected, DicomError, PeerRefused
 from worker.db import delivering
+from worker.destination import Destination
 from worker.pipeline import Parts
-from worker.settings import Destination
 from worker.steps.deliver import greet
 
 log = structlog.get_logger()

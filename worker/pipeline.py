@@ -22,12 +22,13 @@ from worker.db import analyses, arrivals, delivering, outcomes, reports, studies
 from worker.db.arrivals import Arrival
 from worker.db.database import Database
 from worker.db.studies import StudyProgress
+from worker.destination import Destination
 from worker.errors import DatabaseUnavailable
 from worker.files import sync_file
 from worker.log import traceback_of
 from worker.metrics import Metrics
 from worker.retry import MAX_ATTEMPTS, next_attempt
-from worker.settings import Destination, Settings
+from worker.settings import Settings
 from worker.steps.complete import is_complete, quiet_needed, why_whole
 from worker.steps.deliver import deliver
 from worker.steps.record import conclude

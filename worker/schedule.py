@@ -17,13 +17,14 @@ from worker.audit.job import Auditor
 from worker.commitment import request_commitment
 from worker.contact import Contact
 from worker.db import analyses, commitments, delivering, evidence
+from worker.destination import Destination
 from worker.keeping.orphans import Fate, mend
 from worker.keeping.retention import retain
 from worker.log import traceback_of
 from worker.pipeline import Parts
 from worker.questions import ask_about_studies, next_question
 from worker.registry import active_identity
-from worker.settings import Destination, SenderSettings
+from worker.settings import SenderSettings
 
 log = structlog.get_logger()
 

@@ -114,3 +114,12 @@ class Section(BaseModel):
         if isinstance(value, bool) and cls.model_fields[info.field_name or ""].annotation is not bool:
             raise ValueError(f"takes neither true nor false, and it is {str(value).lower()}")
         return value
+
+
+class CertificateSettings(Section):
+    """A certificate of ours, with the chain up to its CA where there is one, and its key: files in PEM."""
+
+    certificate: Path
+    key: Path
+    key_password: SecretStr = SecretStr("")
+    key_password_file: Path | None = None

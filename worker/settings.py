@@ -1,38 +1,22 @@
 """Settings: one frozen object; `worker.configuration` reads it."""
 
-import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
-from dicom_io.kinds import Kind
-from dicom_io.wording import Language
+from worker.destination import Destination, one_for_each_caller, require_different
 from worker.setting_types import (
     AETitle,
-    Credential,
+    CertificateSettings,
     Crontab,
     Folder,
     Host,
     Network,
     Port,
     Seconds,
-    SecretCredential,
     Section,
-    host_name,
 )
-
-_WEB = "STOW-RS"
-
-
-class CertificateSettings(Section):
-    """A certificate of ours, with the chain up to its CA where there is one, and its key: files in PEM."""
-
-    certificate: Path
-    key: Path
-    key_password: SecretStr = SecretStr("")
-    key_password_file: Path | None = None
 
 
 class TlsSettings(CertificateSettings):
@@ -174,58 +158,6 @@ class AuditSettings(Section):
         return f"{self.transport}://{self.host}:{self.port}"
 
 
-class Destination(Section):
-    """An application entity, or with `url` a DICOMweb service, that is sent our reports."""
-
-    name: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.-]+$")]
-    ae_title: AETitle
-    host: Host
-    port: Annotated[int, Field(ge=1, le=65535)]
-    outputs: Annotated[tuple[Kind, ...], Field(min_length=1)] = (Kind.SR, Kind.CAPTURE)
-    sr_sop_class: Literal["comprehensive", "comprehensive-3d"] = "comprehensive"
-    language: Language = Language.ENGLISH
-    storage_commitment: bool = False
-    url: Annotated[str, Field(pattern=r"^(https?://\S+)?$")] = ""
-    """Of a DICOMweb service, which is sent to by STOW-RS; without ``/studies``."""
-    token: SecretCredential = SecretStr("")
-    """Bearer token for `url`."""
-    username: Credential = ""
-    password: SecretCredential = SecretStr("")
-    """For `url`: HTTP Basic."""
-    to_sender: bool = False
-    """Whether it is sent only the results of studies that itself has sent an image of, under this AE title."""
-    tls: bool = False
-    ca: Path | None = None
-    """Signed the destination's certificate; by default that of ``[dicom.tls]``, for `url` whom the system trusts."""
-    client_certificate: CertificateSettings | None = None
-    """By default that of ``[dicom.tls]``."""
-    check_name: bool = True
-    """Whether its certificate must name `host`; otherwise whatever the `ca` signed is taken for it."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _address_of_the_url(cls, values: Any) -> Any:
-        if not isinstance(values, dict) or not isinstance(values.get("url"), str) or not values["url"]:
-            return values
-        if {"ae_title", "host", "port"} & values.keys() and values.get("ae_title") != _WEB:
-            raise ValueError("url stands in place of ae_title, host and port")
-        if values.get("storage_commitment"):
-            raise ValueError("STOW-RS has no storage commitment")
-        if values.get("to_sender"):
-            raise ValueError("to_sender is for an application entity, by its ae_title, and url names none")
-        parts = urlsplit(values["url"])
-        if parts.username is not None:  # a url is shown where something goes wrong
-            raise ValueError("url names a user: set username and password")
-        if not parts.hostname:
-            raise ValueError("url names no host")
-        try:
-            host_name(parts.hostname)
-        except ValueError as error:
-            raise ValueError(f"url: {error}") from None
-        port = parts.port or (80 if parts.scheme == "http" else 443)
-        return {**values, "ae_title": _WEB, "host": parts.hostname, "port": port}
-
-
 class Settings(Section):
     """All settings. `worker.configuration.read_settings` makes them."""
 
@@ -246,48 +178,12 @@ class Settings(Section):
     @field_validator("destinations", mode="before")
     @classmethod
     def _one_for_each_caller(cls, value: Any) -> Any:
-        """A block with ``to_sender`` and a table of callers stands for one destination each, with a queue of its own."""
-        if not isinstance(value, list | tuple):
-            return value
-        blocks: list[Any] = []
-        for block in value:
-            if not isinstance(block, dict) or "callers" not in block:
-                blocks.append(block)
-                continue
-            shared = {key: block[key] for key in block if key != "callers"}
-            if shared.get("to_sender") is not True:
-                raise ValueError("callers are for a destination with to_sender = true")
-            if not isinstance(block["callers"], list | tuple):
-                raise ValueError("callers is a list of tables with ae_title and host")  # noqa: TRY004  as below
-            for caller in block["callers"]:
-                if not isinstance(caller, dict):
-                    raise ValueError("a caller is a table with ae_title and host")  # noqa: TRY004  pydantic wants a ValueError
-                word = re.sub("[^A-Za-z0-9_.-]", "_", str(caller.get("ae_title", "")))
-                blocks.append({"port": 104, **shared, **caller, "name": f"{block.get('name', '')}-{word}"})
-        return tuple(blocks)
+        return one_for_each_caller(value)
 
     @field_validator("destinations")
     @classmethod
-    def _names_differ(cls, value: tuple[Destination, ...]) -> tuple[Destination, ...]:
-        names = [destination.name for destination in value]
-        if len(set(names)) != len(names):
-            raise ValueError("two destinations have the same name")
-        return value
-
-    @field_validator("destinations")
-    @classmethod
-    def _senders_have_one_address(cls, value: tuple[Destination, ...]) -> tuple[Destination, ...]:
-        """A sender is known by its AE title alone, so that two of one title would each be sent the results of the other."""
-        known: dict[str, Destination] = {}
-        for destination in value:
-            if not destination.to_sender:
-                continue
-            first = known.setdefault(destination.ae_title, destination)
-            if (first.host.lower(), first.port) != (destination.host.lower(), destination.port):
-                raise ValueError(
-                    f"{first.name} and {destination.name} are both the sender {first.ae_title}, at different addresses: "
-                    "each would be sent the results of the other. Give one another AE title, there too, or leave it out"
-                )
+    def _can_be_told_apart(cls, value: tuple[Destination, ...]) -> tuple[Destination, ...]:
+        require_different(value)
         return value
 
     @field_validator("destinations")

@@ -10,12 +10,12 @@ import structlog
 
 from dicom_io.errors import Permanent as PermanentDicomError
 from worker.db import analyses, events, reports, studies
+from worker.destination import Destination
 from worker.errors import DatabaseUnavailable
 from worker.files import is_changed
 from worker.findings import told_as
 from worker.log import traceback_of
 from worker.retry import next_attempt
-from worker.settings import Destination
 from worker.steps.report import Maker, Pictures, build, keep, refuse, towards, unknown_senders, wanted
 from worker.values import AnalysedStudy, KnownReport, Output, StudyState, ToldStudy, UnansweredStudy
 

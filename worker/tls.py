@@ -13,8 +13,10 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
+from worker.destination import Destination
 from worker.errors import ConfigurationError
-from worker.settings import AuditSettings, CertificateSettings, Destination, Settings
+from worker.setting_types import CertificateSettings
+from worker.settings import AuditSettings, Settings
 
 _CIPHERS_OF_TLS_1_2 = "ECDHE+AESGCM:ECDHE+CHACHA20:@SECLEVEL=2"
 _OURS = "dicom.tls"

@@ -11,8 +11,8 @@ import torch
 from cxr_models.predict import Predictor
 from dicom_io.kinds import Kind
 from tests.benchmarks.stages import analysed_film
+from worker.destination import Destination
 from worker.engine import LocalEngine
-from worker.settings import Destination
 from worker.steps.report import Pictures, build, keep, wanted
 from worker.values import AnalysedStudy
 

@@ -22,8 +22,9 @@ from tests.servers import wait_for
 from worker.db import events, schema
 from worker.db.database import Database
 from worker.db.events import Chosen, Event
+from worker.destination import Destination
 from worker.receivers import receiver
-from worker.settings import Destination, DicomSettings
+from worker.settings import DicomSettings
 
 PERSON = pwd.getpwuid(os.getuid()).pw_name
 

@@ -35,7 +35,8 @@ from worker.db.events import Chosen, Event
 from worker.keeping.retention import retain
 from worker.schedule import Schedule
 from worker.service import utc_now
-from worker.settings import AuditSettings, CertificateSettings, KeepingSettings
+from worker.setting_types import CertificateSettings
+from worker.settings import AuditSettings, KeepingSettings
 from worker.tls import audit_context
 from worker.values import StudyId
 

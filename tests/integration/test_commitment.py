@@ -22,9 +22,9 @@ from tests.servers import orthanc, wait_for
 from worker.commitment import request_commitment, settle_commitment
 from worker.db import commitments, delivering, listing, studies
 from worker.db.database import Database
+from worker.destination import Destination
 from worker.errors import DatabaseUnavailable
 from worker.receivers import receiver
-from worker.settings import Destination
 from worker.values import DeliveryState
 
 

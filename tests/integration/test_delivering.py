@@ -22,10 +22,11 @@ from worker.contact import Contact
 from worker.db import delivering, listing, studies
 from worker.db.database import Database
 from worker.db.schema import deliveries
+from worker.destination import Destination
 from worker.errors import DatabaseUnavailable
 from worker.pipeline import Parts
 from worker.schedule import Schedule
-from worker.settings import Destination, Settings
+from worker.settings import Settings
 
 
 def _delivery(site: Site, name: str = "study") -> tuple[str, int, str]:

@@ -14,7 +14,7 @@ from tests.factories import make_dx, make_study, study_uid
 from tests.fakes import FakePacs, Site, make_site, model_identity
 from worker.db import analyses, studies
 from worker.db.database import Database
-from worker.settings import Destination
+from worker.destination import Destination
 from worker.values import Output
 
 EVERYTHING = tuple(Kind)

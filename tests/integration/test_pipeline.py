@@ -22,10 +22,10 @@ from tests.fakes import FakePacs, Site, encoded, fail_syncs, free_port, make_sit
 from worker import files, pipeline, telling
 from worker.db import analyses, delivering, schema, studies
 from worker.db.database import Database
+from worker.destination import Destination
 from worker.errors import DatabaseUnavailable
 from worker.keeping.orphans import mend
 from worker.pipeline import Parts
-from worker.settings import Destination
 from worker.steps.store import make_folders
 from worker.values import ReadyStudy, StudyId
 

@@ -17,9 +17,10 @@ from tests.fakes import FakeEngine, FakePacs, model_identity, request_for, take_
 from tests.servers import wait_for
 from worker import pipeline, schedule
 from worker.db import listing
+from worker.destination import Destination
 from worker.pipeline import Parts
 from worker.schedule import NIGHTLY, Schedule
-from worker.settings import Destination, Settings
+from worker.settings import Settings
 from worker.values import ReadyStudy, StudyOutcome
 
 AN_HOUR = 3600.0

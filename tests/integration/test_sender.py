@@ -40,7 +40,7 @@ def test_only_what_is_sent_is_proposed_as_it_lies_on_disk_and_in_the_default_syn
     assert pacs.proposed == [{(ds.SOPClassUID, ExplicitVRLittleEndian), (ds.SOPClassUID, ImplicitVRLittleEndian)}]
 
 
-@pytest.mark.parametrize("status", [0xB000, 0xB006, 0xB007])
+@pytest.mark.parametrize("status", [0x0001, 0x0107, 0xB000, 0xB006, 0xB007, 0xB123])
 def test_a_warning_means_stored(tmp_path: Path, pacs: FakePacs, status: int) -> None:
     pacs.status = status
     (outcome,) = send(_peer(pacs), _written(tmp_path, 1), calling_ae_title=US)

@@ -37,8 +37,9 @@ from worker.configuration import read_settings
 from worker.contact import Contact
 from worker.db import delivering
 from worker.db.database import Database
+from worker.destination import Destination
 from worker.errors import ConfigurationError
-from worker.settings import Destination, Settings
+from worker.settings import Settings
 from worker.steps.deliver import deliver, greet
 
 
@@ -154,6 +155,8 @@ def _meaning_of(web: Service, tmp_path: Path, status: int, answer: bytes) -> Dic
         (200, b"", None),
         (202, b"{}", None),
         (202, _failed(0xB000), None),
+        (202, _failed(0xB007), None),
+        (202, _failed(0x0107), PeerRefused),
         (202, _failed(0xA700), PeerBusy),
         (400, _failed(0xA900), ObjectRefused),
         (409, _failed(0x0111), None),

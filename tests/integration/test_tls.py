@@ -17,7 +17,8 @@ from tests.fakes import FakePacs, fake_pacs, make_site
 from tests.servers import storescp
 from worker.cli.doctor import Check, examine
 from worker.db.database import Database
-from worker.settings import Destination, DicomSettings, Settings, TlsSettings
+from worker.destination import Destination
+from worker.settings import DicomSettings, Settings, TlsSettings
 from worker.steps.deliver import peer_of
 from worker.tls import client_context
 

@@ -21,7 +21,7 @@ from tests.fakes import encoded, fake_pacs, make_site
 from tests.servers import storescp
 from worker.commitment import request_commitment
 from worker.db.database import Database
-from worker.settings import Destination
+from worker.destination import Destination
 
 
 def kept_in(folder: Path) -> dict[str, Dataset]:

@@ -23,7 +23,8 @@ from worker import pipeline
 from worker.db import delivering, studies
 from worker.db.database import open_database
 from worker.db.schema import instances, predictions, reports
-from worker.settings import Destination, Settings
+from worker.destination import Destination
+from worker.settings import Settings
 from worker.values import DueDelivery, StudyState, Triage
 
 NAMES = ("one", "two")

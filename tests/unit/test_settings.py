@@ -102,6 +102,10 @@ def test_the_home_folder_is_meant_for_files_and_database_alike(tmp_path: Path, m
         ('data_dir = "a\\u0000b"', "data_dir: names no folder"),
         ("data_dir = '~nobody-of-this-name/cxr'", "data_dir: '~nobody-of-this-name/cxr' begins with a home folder"),
         ("[[destinations]]\nname = 'p'\nto_sender = true\ncallers = 5", "destinations: callers is a list of tables"),
+        (
+            "[[destinations]]\nname = 'p'\nto_sender = true\ncallers = []",
+            "destinations: callers is a list of tables with ae_title and host, of one at least",
+        ),
         ("database_url = 5", "database_url: "),
         ("destinations = 5", "destinations: "),
         ('[[destinations]]\nname = "pacs"', "destinations.0.ae_title: "),

@@ -14,8 +14,9 @@ import pytest
 from dicom_io.handshake import explain
 from tests.certificates import Authority, Pair, encrypt
 from worker.configuration import read_settings
+from worker.destination import Destination
 from worker.errors import ConfigurationError
-from worker.settings import Destination, Settings
+from worker.settings import Settings
 from worker.tls import certificate_files, client_context, known_certificate, server_context
 
 

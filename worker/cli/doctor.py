@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cxr_models.errors import ModelError
 from dicom_io.errors import DicomError
-from worker.cli import checks
+from worker.cli import checks, record_checks
 from worker.cli.printing import print_json, print_table
 from worker.db.retention import Ending
 from worker.errors import WorkerError
@@ -40,12 +40,12 @@ def examine(settings: Settings, *, config: Path | None = None, deep: bool = Fals
     found = [Check(name="configuration", ok=True, detail="read"), kept, *_checks(settings)]
     if deep:
         cure = "stop the worker and put a backup in its place: 'cxr-worker db restore FILE'"
-        found.append(_tried("database's pages", partial(checks.pages, settings), cure))
+        found.append(_tried("database's pages", partial(record_checks.pages, settings), cure))
         cure = (
             "start 'serve' or 'run', which mends files without rows and rows without files; what changed: restore it, or "
             "have it sent again, and a report: 'cxr-worker reprocess UID'; what is open to others: chmod -R go= data_dir"
         )
-        found.append(_tried("files", partial(checks.files, settings), cure))
+        found.append(_tried("files", partial(record_checks.files, settings), cure))
     return found
 
 
@@ -67,24 +67,24 @@ def _word(check: Check) -> str:
 def _checks(settings: Settings) -> Iterator[Check]:
     cure = "free some space, lower minimum_free_bytes where the words name it, or point data_dir at another disk"
     yield _tried("disk", partial(checks.disk, settings), cure)
-    yield _tried("database", partial(checks.database, settings), "run 'cxr-worker db upgrade', or look at database_url")
-    yield _tried("refused", partial(checks.refused, settings), "see 'database'")
+    yield _tried("database", partial(record_checks.schema, settings), "run 'cxr-worker db upgrade', or look at database_url")
+    yield _tried("refused", partial(record_checks.refused, settings), "see 'database'")
     cure = "look at the disk, and have these studies sent again: 'cxr-worker studies show UID' names the images"
-    yield replace(_tried("lost files", partial(checks.lost, settings), cure), advisory=True)
+    yield replace(_tried("lost files", partial(record_checks.lost, settings), cure), advisory=True)
     if settings.keeping.deletes:
         cure = "set the clock right; where it is, they go by themselves a day later, and 'cxr-worker db clean' deletes them now"
-        yield replace(_tried("clock", partial(checks.clock, settings), cure), advisory=True)
-    yield _tried("runner", partial(checks.runner, settings), "see 'database'")
+        yield replace(_tried("clock", partial(record_checks.clock, settings), cure), advisory=True)
+    yield _tried("runner", partial(record_checks.runner, settings), "see 'database'")
     cure = "'cxr-worker deliveries list' tells why; 'deliveries retry --all-failed' sends again; or name the destination again"
-    yield _tried("deliveries", partial(checks.deliveries, settings), cure)
-    yield _tried("failed studies", partial(checks.kept, Ending.FAILED, settings), "see 'database'")
-    yield _tried("undelivered studies", partial(checks.kept, Ending.UNDELIVERED, settings), "see 'database'")
+    yield _tried("deliveries", partial(record_checks.deliveries, settings), cure)
+    yield _tried("failed studies", partial(record_checks.kept, settings, Ending.FAILED), "see 'database'")
+    yield _tried("undelivered studies", partial(record_checks.kept, settings, Ending.UNDELIVERED), "see 'database'")
     cure = "'cxr-worker models list' shows those there are; 'models activate' names another, or set inference.model"
-    yield _tried("model", partial(checks.model, settings), cure)
+    yield _tried("model", partial(record_checks.model, settings), cure)
     cure = (
         "'cxr-worker models activate MODEL --shadow' names another, 'models deactivate-shadow' none; nothing else depends on it"
     )
-    yield replace(_tried("shadow", partial(checks.shadow, settings), cure), advisory=True)
+    yield replace(_tried("shadow", partial(record_checks.shadow, settings), cure), advisory=True)
     if settings.gate.pixels:
         yield _tried(
             "gate", checks.gate, "install cxr-worker again: the gate's weights ship with it; or set gate.pixels to false"
@@ -98,7 +98,7 @@ def _checks(settings: Settings) -> Iterator[Check]:
     yield from _tls(settings)
     if settings.audit is not None:
         cure = "start the audit repository and open its port, or correct [audit]; nothing is lost, and no study waits for it"
-        yield _tried("audit", partial(checks.audit, settings.audit, settings), cure)
+        yield _tried("audit", partial(record_checks.audit, settings, settings.audit), cure)
     if not settings.destinations:
         cure = "add a [[destinations]] block, or results stay in data_dir/reports"
         yield Check(name="destinations", ok=False, detail="none", cure=cure)

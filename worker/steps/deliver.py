@@ -11,9 +11,10 @@ from dicom_io.errors import DicomError, ObjectRefused, PeerRefused, PeerUnavaila
 from dicom_io.sender import StoreOutcome, echo, send
 from dicom_io.stow import WebPeer, greet_service, send_to_service
 from dicom_io.values import Peer
+from worker.destination import Destination
 from worker.errors import ConfigurationError, DatabaseUnavailable
 from worker.files import is_changed
-from worker.settings import Destination, Settings
+from worker.settings import Settings
 from worker.tls import client_context, service_context
 from worker.values import DueDelivery
 

@@ -27,9 +27,9 @@ from dicom_io.segmentation import build_segmentation
 from dicom_io.text_report import build_text_report
 from dicom_io.values import ObjectReference, Saliency, SeriesUID, SOPClassUID, SOPInstanceUID, StudyFindings
 from dicom_io.wording import Language
+from worker.destination import Destination
 from worker.files import write_durably
 from worker.findings import MEANINGS, most_telling, most_urgent, refused_study, study_findings
-from worker.settings import Destination
 from worker.values import AnalysedStudy, MadeReport, ModelIdentity, Output, UnansweredStudy
 
 FOLDER = Path("reports")
