@@ -6,7 +6,7 @@ import socket
 import ssl
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from pathlib import Path
@@ -206,6 +206,10 @@ class Site:
     def deliver(self) -> int:
         """Send every destination what is due there now."""
         return sum(pipeline.deliver_reports(destination, self.parts) for destination in self.parts.settings.destinations)
+
+    def configure(self, **changes: Any) -> None:
+        """Go on with these settings, as after a restart."""
+        self.parts = replace(self.parts, settings=self.parts.settings.model_copy(update=changes))
 
     def study(self, uid: str) -> dict[str, Any]:
         """What `studies show --json` says."""

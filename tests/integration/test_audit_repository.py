@@ -281,7 +281,7 @@ def test_while_the_repository_is_away_studies_go_on_and_it_is_told_afterwards(
     here, audit = repository.port, site.parts.settings.audit
     assert audit is not None
     away = audit.model_copy(update={"port": free_port()})
-    site.parts = replace(site.parts, settings=site.parts.settings.model_copy(update={"audit": away}))
+    site.configure(audit=away)
     site.receive(make_dx())
     tell(site)
     site.settle()
@@ -291,7 +291,7 @@ def test_while_the_repository_is_away_studies_go_on_and_it_is_told_afterwards(
     assert repository.received == []
 
     back = audit.model_copy(update={"port": here})
-    site.parts = replace(site.parts, settings=site.parts.settings.model_copy(update={"audit": back}))
+    site.configure(audit=back)
     tell(site)
     assert len(repository.received) == 3, "received, decided, sent"
 
@@ -497,7 +497,7 @@ def test_doctor_says_how_long_the_repository_was_not_told(
 
 
 def test_without_a_repository_nothing_is_noted(site: Site) -> None:
-    site.parts = replace(site.parts, settings=site.parts.settings.model_copy(update={"audit": None}))
+    site.configure(audit=None)
     one_of_each(site)
     assert Auditor(site.parts).tell() is False
 

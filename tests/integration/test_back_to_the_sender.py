@@ -1,6 +1,5 @@
 """Results go back to whoever sent the images, on both databases."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +84,7 @@ def test_a_report_does_not_go_to_a_sender_that_took_another_one_s_place(database
         _receive(site, "one", sender="MODALITY 1")
         site.settle()
         known = site.parts.settings.destinations[0].model_copy(update={"ae_title": "MODALITY3"})
-        site.parts = replace(site.parts, settings=site.parts.settings.model_copy(update={"destinations": (known,)}))
+        site.configure(destinations=(known,))
         assert site.deliver() == 0
         assert first.received == []
     (delivery,) = site.study(study_uid("one"))["deliveries"]
@@ -99,7 +98,7 @@ def test_a_sender_is_told_why_its_study_was_not_analysed_and_no_other_is(databas
     with fake_pacs() as first, fake_pacs() as second:
         site = _sites(database, tmp_path, first.port, second.port)
         told = tuple(known.model_copy(update={"outputs": (Kind.NOT_ANALYSED,)}) for known in site.parts.settings.destinations)
-        site.parts = replace(site.parts, settings=site.parts.settings.model_copy(update={"destinations": told}))
+        site.configure(destinations=told)
         site.receive(*make_study(views=("LL",)), calling_ae_title="MODALITY2")
         site.settle()
         assert site.deliver() == 1

@@ -48,6 +48,18 @@ def _ask(site: Site) -> int:
     return request_commitment(site.parts.settings.destinations[0], site.parts)
 
 
+def _ask_in_vain(site: Site, committing: CommittingPacs, monkeypatch: pytest.MonkeyPatch, *, times: int) -> None:
+    """Ask every ten minutes while nothing is answered, and send what is due meanwhile."""
+    committing.at_once = False
+    with monkeypatch.context() as patched:
+        patched.setattr(commitment, "WAIT_SECONDS", 0.01)
+        for _ in range(times):
+            assert _ask(site) == 1
+            site.deliver()
+            site.clock.go_on(minutes=10)
+    committing.at_once = True
+
+
 def _delivery(site: Site) -> tuple[str, int, bool, str | None]:
     (shown,) = site.study(study_uid())["deliveries"]
     return shown["state"], shown["attempts"], shown["committed"], shown["last_error"]
@@ -157,13 +169,7 @@ def test_an_answer_to_what_was_asked_before_a_crash_counts(
 def test_an_answer_that_comes_with_the_tenth_request_is_no_failure(
     asking: Site, committing: CommittingPacs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    committing.at_once = False
-    with monkeypatch.context() as patched:
-        patched.setattr(commitment, "WAIT_SECONDS", 0.01)
-        for _ in range(9):
-            assert _ask(asking) == 1
-            asking.clock.go_on(minutes=10)
-    committing.at_once = True
+    _ask_in_vain(asking, committing, monkeypatch, times=9)
     assert _ask(asking) == 1
     assert _delivery(asking) == ("delivered", 10, True, None)
     assert "delivery_failed" not in asking.events(study_uid())
@@ -172,19 +178,12 @@ def test_an_answer_that_comes_with_the_tenth_request_is_no_failure(
 def test_after_ten_requests_without_an_answer_it_is_on_hold_and_still_asked_about_and_not_sent_again(
     asking: Site, committing: CommittingPacs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    committing.at_once = False
-    with monkeypatch.context() as patched:
-        patched.setattr(commitment, "WAIT_SECONDS", 0.01)
-        for _ in range(12):
-            assert _ask(asking) == 1
-            asking.deliver()
-            asking.clock.go_on(minutes=10)
+    _ask_in_vain(asking, committing, monkeypatch, times=12)
     state, attempts, committed, error = _delivery(asking)
     assert (state, attempts, committed) == ("on_hold", 12, False)
     assert "unanswered" in str(error)
     assert asking.study(study_uid())["deliveries"][0]["waits_for"] == "the destination's commitment; asked every 10 minutes"
     assert asking.events(study_uid()).count("delivery_on_hold") == 1
-    committing.at_once = True
     assert _ask(asking) == 1
     assert _delivery(asking)[::2] == ("delivered", True)
     assert len(committing.received) == 1
@@ -193,11 +192,7 @@ def test_after_ten_requests_without_an_answer_it_is_on_hold_and_still_asked_abou
 def test_what_a_destination_denies_after_it_was_on_hold_for_its_word_is_given_up(
     asking: Site, committing: CommittingPacs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(commitment, "WAIT_SECONDS", 0.01)
-    committing.at_once = False
-    for _ in range(10):
-        _ask(asking)
-        asking.clock.go_on(minutes=10)
+    _ask_in_vain(asking, committing, monkeypatch, times=10)
     committing.denied[committing.received[0]] = 0x0112
     settle_commitment(_read(committing, -1), parts=asking.parts)
     assert _delivery(asking)[:2] == ("failed", 10)
@@ -285,7 +280,7 @@ def test_how_long_a_destination_was_away_before_it_stored_a_report_leaves_it_all
         assert site.deliver() == 0
         site.clock.go_on(minutes=10)
     assert _delivery(site)[:2] == ("pending", 9)
-    site.parts = replace(site.parts, settings=site.parts.settings.model_copy(update={"destinations": (known,)}))
+    site.configure(destinations=(known,))
     assert site.deliver() == 1
     assert _delivery(site)[:2] == ("stored", 0)
     for asked in range(1, 10):
@@ -394,7 +389,7 @@ def test_what_is_stored_at_last_waits_for_no_destination_to_answer(
     site.receive(make_dx())
     site.settle()
     assert site.deliver() == 0
-    site.parts = replace(site.parts, settings=site.parts.settings.model_copy(update={"destinations": (known,)}))
+    site.configure(destinations=(known,))
     site.clock.go_on(seconds=30)
     assert site.deliver() == 1
     with site.database.read() as connection:
@@ -478,7 +473,7 @@ def test_orthanc_answers_on_an_association_of_its_own(database: Database, tmp_pa
             outputs=(Kind.SR,),
             storage_commitment=True,
         )
-        site.parts = replace(site.parts, settings=site.parts.settings.model_copy(update={"destinations": (known,)}))
+        site.configure(destinations=(known,))
         site.receive(make_dx())
         site.settle()
         assert site.deliver() == 1

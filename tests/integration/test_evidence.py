@@ -156,9 +156,7 @@ def test_an_image_after_a_study_was_called_complete_reopens_it_as_ever(site: Sit
 
 
 def test_a_modality_and_an_archive_tell_us_over_the_network(site: Site) -> None:
-    settings = site.parts.settings
-    free = settings.dicom.model_copy(update={"port": 0})
-    site.parts = replace(site.parts, settings=settings.model_copy(update={"dicom": free}))
+    site.configure(dicom=site.parts.settings.dicom.model_copy(update={"port": 0}))
     frontal, lateral = make_study()
     heard: list[bool] = []
     modality = AE(ae_title="MODALITY")
@@ -231,9 +229,7 @@ def archive() -> Iterator[Archive]:
 
 
 def _with_sender(site: Site, sender: SenderSettings, **study: Any) -> Site:
-    settings = site.parts.settings
-    changed = StudySettings(quiet_seconds=60, minimum_quiet_seconds=2, senders=(sender,), **study)
-    site.parts = replace(site.parts, settings=settings.model_copy(update={"study": changed}))
+    site.configure(study=StudySettings(quiet_seconds=60, minimum_quiet_seconds=2, senders=(sender,), **study))
     return site
 
 
@@ -330,7 +326,7 @@ def test_our_own_reports_count_neither_there_nor_here(
     site.settle()
     site.deliver()
     same = destination.model_copy(update={"ae_title": "ARCHIVE", "port": archive.port})
-    site.parts = replace(site.parts, settings=site.parts.settings.model_copy(update={"destinations": (same,)}))
+    site.configure(destinations=(same,))
     sender = archive.sender()
     _with_sender(site, sender)
     (report,) = pacs.received
@@ -356,7 +352,7 @@ def test_a_report_that_two_destinations_at_one_pacs_were_sent_counts_once_and_th
     site.deliver()
     there = {"ae_title": "ARCHIVE", "port": archive.port}
     same = tuple(destination.model_copy(update=there) for destination in destinations)
-    site.parts = replace(site.parts, settings=site.parts.settings.model_copy(update={"destinations": same}))
+    site.configure(destinations=same)
     sender = archive.sender()
     _with_sender(site, sender)
     archive.count = 2 + len({report.SOPInstanceUID for report in pacs.received})
@@ -377,7 +373,7 @@ def test_a_pacs_that_counts_fewer_than_our_own_reports_makes_nothing_complete(
     site.settle()
     site.deliver()
     same = destination.model_copy(update={"ae_title": "ARCHIVE", "port": archive.port})
-    site.parts = replace(site.parts, settings=site.parts.settings.model_copy(update={"destinations": (same,)}))
+    site.configure(destinations=(same,))
     sender = archive.sender()
     _with_sender(site, sender)
     archive.count = 1

@@ -267,7 +267,7 @@ def test_a_study_that_was_not_analysed_while_nobody_wanted_to_know_is_told_of_to
     lateral(site)
     assert not _untold(site)
     wants = pacs.destination(outputs=("not_analysed",))
-    site.parts = replace(site.parts, settings=site.parts.settings.model_copy(update={"destinations": (wants,)}))
+    site.configure(destinations=(wants,))
     site.settle()
     assert site.deliver() == 0, "a new destination gets the reports of new studies"
     again(site, "lateral")

@@ -268,7 +268,7 @@ def test_a_result_of_today_is_kept_though_its_study_is_old_and_its_destination_a
 
 
 def test_a_study_that_is_reported_anew_while_it_is_chosen_keeps_its_files(kept: Site) -> None:
-    kept.parts = replace(kept.parts, settings=kept.parts.settings.model_copy(update={"destinations": ()}))
+    kept.configure(destinations=())
     uid = _through(_keeping(kept, undelivered_days=90))
     kept.clock.go_on(days=91)
     removal = _chosen(kept)
@@ -299,7 +299,7 @@ def test_a_study_sent_again_is_not_reported_twice_to_a_destination_though_anothe
 ) -> None:
     refusing = pacs.destination("refusing", outputs=("sr", "capture")).model_copy(update={"port": free_port()})
     both = (*kept.parts.settings.destinations, refusing)
-    kept.parts = replace(kept.parts, settings=kept.parts.settings.model_copy(update={"destinations": both}))
+    kept.configure(destinations=both)
     uid = _through(_keeping(kept, undelivered_days=90))
     for _ in range(12):
         kept.clock.go_on(minutes=10)
@@ -348,7 +348,7 @@ def test_reports_whose_images_are_gone_already_go_by_the_same_rules(kept: Site) 
 
 def test_what_was_told_of_fewer_images_is_not_what_those_who_want_to_know_wait_for(kept: Site, pacs: FakePacs) -> None:
     wants = pacs.destination(outputs=("sr", "not_analysed"))
-    kept.parts = replace(kept.parts, settings=kept.parts.settings.model_copy(update={"destinations": (wants,)}))
+    kept.configure(destinations=(wants,))
     uid = _through(kept, view="LL")
     kept.receive(*make_study(views=("LL", "LL")))
     kept.clock.go_on(minutes=1)
@@ -366,7 +366,7 @@ def test_a_study_whose_refusal_cannot_be_told_is_not_kept_for_ever(
     kept: Site, pacs: FakePacs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wants = pacs.destination(outputs=("sr", "not_analysed"))
-    kept.parts = replace(kept.parts, settings=kept.parts.settings.model_copy(update={"destinations": (wants,)}))
+    kept.configure(destinations=(wants,))
     monkeypatch.setattr(telling, "refuse", Mock(side_effect=RuntimeError))
     kept.receive(*make_study(views=("LL",)))
     for _ in range(12):
@@ -406,7 +406,7 @@ def test_doctor_and_the_list_tell_of_failed_studies_and_their_files(
 
 def test_a_study_that_was_not_analysed_is_kept_until_those_who_want_to_know_were_told(kept: Site, pacs: FakePacs) -> None:
     wants = pacs.destination(outputs=("sr", "not_analysed"))
-    kept.parts = replace(kept.parts, settings=kept.parts.settings.model_copy(update={"destinations": (wants,)}))
+    kept.configure(destinations=(wants,))
     _through(kept, view="LL", deliver=False)
     kept.clock.go_on(days=31)
     assert _retain(kept) == 0

@@ -121,7 +121,7 @@ def test_of_what_was_not_analysed_before_it_was_marked_nobody_is_told_twice(
     site = make_site(empty_database, tmp_path / "var", destinations=(pacs.destination(outputs=("not_analysed",)),))
     for name, views in (("told", ("LL",)), ("untold", ("LL",)), ("analysed", ("PA",))):
         if name == "untold":
-            site.parts = replace(site.parts, settings=site.parts.settings.model_copy(update={"destinations": ()}))
+            site.configure(destinations=())
         site.receive(*make_study(name, views=views))  # type: ignore[arg-type]
         site.settle()
     _migrate(empty_database, "0013")
