@@ -1,0 +1,1 @@
+"""The journal: small objects are durable in it before they have files of their own."""
