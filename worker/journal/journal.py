@@ -49,11 +49,14 @@ class Journal:
         How much of the disk it may take; two segments at least.
     spare_bytes
         How much must stay free.
+    segment_bytes
+        How long each of its files is.
     """
 
-    def __init__(self, folder: Path, *, most_bytes: int, spare_bytes: int = 0) -> None:
+    def __init__(self, folder: Path, *, most_bytes: int, spare_bytes: int = 0, segment_bytes: int = SEGMENT_BYTES) -> None:
         self._folder = folder
-        self._most = max(_SPARE, most_bytes // SEGMENT_BYTES)
+        self._segment_bytes = segment_bytes
+        self._most = max(_SPARE, most_bytes // segment_bytes)
         self._spare_bytes = spare_bytes
         self._guard = Lock()
         self._changed = Condition(self._guard)
@@ -173,10 +176,10 @@ class Journal:
             if len(self._free) >= _SPARE or self._segments >= self._most or self._is_closed:
                 return False
         disk = os.statvfs(self._folder)
-        if disk.f_bavail * disk.f_frsize < self._spare_bytes + SEGMENT_BYTES:
+        if disk.f_bavail * disk.f_frsize < self._spare_bytes + self._segment_bytes:
             return False
         try:
-            segment = Segment.make(self._folder / f"{self._made:06d}.segment")
+            segment = Segment.make(self._folder / f"{self._made:06d}.segment", size=self._segment_bytes)
         except OSError as error:
             log.warning("journal.not_extended", error=type(error).__name__)
             return False

@@ -74,7 +74,7 @@ class Segment:
         self._end = _BLOCK
 
     @classmethod
-    def make(cls, path: Path, *, size: int = SEGMENT_BYTES) -> "Segment":
+    def make(cls, path: Path, *, size: int) -> "Segment":
         """Make one whose blocks are on the disk, so that no later write has to look for any.
 
         Raises

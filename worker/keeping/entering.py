@@ -67,8 +67,9 @@ def enter(path: Path, parts: Parts, came: Came | None = None) -> Fate:
     except OSError as error:  # the disk does not give it now, and the others must be mended
         log.warning("file.unreadable", where=str(path), error=type(error).__name__)
         return Fate.LEFT
+    moment = whole.stat().st_mtime if came is None else came.at.timestamp()
     with parts.database.write() as connection:
-        newer = files.other_came_since(connection, found.identity.sop_instance_uid, file.sha256, whole.stat().st_mtime)
+        newer = files.other_came_since(connection, found.identity.sop_instance_uid, file.sha256, moment)
         if not newer:
             arrivals.add_arrival(connection, _arrival(found, file, came or Came(at=parts.clock())))
     if newer:  # its sender never heard that it was stored, and sent something else

@@ -57,6 +57,7 @@ def replay(parts: Parts) -> int:
             left += (_Left(segment, record) for record in segment.records())
         left.sort(key=lambda each: each.record.at)
         count = sum(_repeat(each, parts) for each in left)
+        _put_in_order(left, parts)
         parts.database.make_durable()  # also the rows that needed no repetition
         for path in paths:
             path.unlink()
@@ -81,5 +82,23 @@ def _repeat(left: _Left, parts: Parts) -> bool:
     if not is_undamaged(parts.data_dir / path, stored):
         write_durably(parts.data_dir / path, (file,), moment=record.at)
     if not rows:
-        enter(path, parts, Came(at=datetime.fromtimestamp(record.at, UTC), peer_address=record.peer_address))
+        enter(path, parts, _came(record))
     return True
+
+
+def _put_in_order(left: list[_Left], parts: Parts) -> None:
+    """Have what came last for an object count, also where it had come before, and only that is committed."""
+    seen = set()
+    for record in (each.record for each in reversed(left)):
+        with parts.database.read() as connection:
+            newest = files.newest_beside(connection, record.sha256)
+        if newest is None or newest[0] in seen:
+            continue
+        uid, sha256, first_came = newest
+        seen.add(uid)
+        if sha256 != record.sha256 and first_came <= _came(record).at:
+            enter(place_of(record.sha256), parts, _came(record))
+
+
+def _came(record: Record) -> Came:
+    return Came(at=datetime.fromtimestamp(record.at, UTC), peer_address=record.peer_address)
