@@ -14,6 +14,7 @@ import pytest
 import structlog
 import torch
 
+from cxr_models import forward
 from tests.fakes import FakePacs, Site, fake_pacs, make_site
 from tests.postgres import Cluster, cluster
 from worker.cli import main
@@ -42,6 +43,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _float32() -> Iterator[None]:
+    """The same numbers at every load: where a processor computes in bfloat16, a race on it chooses between the two."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(forward, "_computes_bfloat16", lambda _: False)
+        yield
 
 
 @pytest.fixture(autouse=True)

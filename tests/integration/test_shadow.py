@@ -54,12 +54,6 @@ def worker(database: Database, data_dir: Path, *, shadow: str = "") -> Iterator[
     holder.close()
 
 
-@pytest.fixture(autouse=True)
-def float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same numbers at every load: on a processor that computes in bfloat16 a race decides between the two."""
-    monkeypatch.setattr("cxr_models.forward._computes_bfloat16", lambda _: False)
-
-
 @pytest.fixture
 def card(tmp_path: Path) -> Card:
     """A model of the site's own in the folder ``own``, of which the active one knows nothing."""
