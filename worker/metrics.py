@@ -54,7 +54,12 @@ class Metrics:
             registry=self._own,
             multiprocess_mode="sum",
         )
-        self._journal.set(0)
+        self._journal_age = Gauge(
+            "cxr_journal_oldest_seconds",
+            "For how long the oldest of them has waited.",
+            registry=self._own,
+            multiprocess_mode="max",
+        )
         self._stores: dict[tuple[str, int], tuple[Counter, Histogram, Counter]] = {}
         self._store_seconds = Histogram(
             "cxr_store_seconds",
@@ -108,9 +113,10 @@ class Metrics:
             self._stores[name, status] = found
         return found
 
-    def journal_waits(self, count: int) -> None:
-        """Tell how many objects wait in the journal for a file."""
+    def journal_waits(self, count: int, seconds: float) -> None:
+        """Tell how many objects wait in the journal for a file, and for how long the oldest has."""
         self._journal.set(count)
+        self._journal_age.set(seconds)
 
     def analysed(self, count: int, seconds: float) -> None:
         """Count the studies of a batch that were answered, and what it took."""

@@ -39,8 +39,8 @@ class Settled:
     """A settler, and what it told."""
 
     def __init__(self, journal: Journal, data_dir: Path, rows: Callable[[], None] = nothing) -> None:
-        self.told: list[int] = []
-        self.settler = Settler(journal, data_dir, make_rows_durable=rows, tell=self.told.append)
+        self.told: list[tuple[int, float]] = []
+        self.settler = Settler(journal, data_dir, make_rows_durable=rows, tell=lambda *told: self.told.append(told))
 
 
 @pytest.fixture
@@ -180,7 +180,7 @@ def test_the_settler_gives_everything_a_file_and_tells_how_much_waits(
     for number in range(5):
         kept(journal, b"%d" % number)
     wait_for(lambda: len(files_in(tmp_path)) == 5, "files")
-    wait_for(lambda: started.told[-1:] == [0], "nothing waits")
+    wait_for(lambda: started.told[-1:] == [(0, 0.0)], "nothing waits")
 
 
 def test_a_busy_journal_is_emptied_within_seconds_though_more_comes(
@@ -205,11 +205,11 @@ def test_a_full_disk_keeps_everything_in_the_journal_until_it_is_freed(
 
     with monkeypatch.context() as patched:
         patched.setattr(settler_module, "settle", fails)
-        settling()
+        started = settling()
         kept(journal, b"x")
         assert failed.wait(30)
-        wait_for(lambda: journal.waiting == 1, "it was put back")
-        assert told(folder) == [b"metax"]
+        wait_for(lambda: started.told[-1:] and started.told[-1][1] > 0.1, "it was put back, and is told to wait ever longer")
+        assert (started.told[-1][0], told(folder)) == (1, [b"metax"])
     wait_for(lambda: len(files_in(tmp_path)) == 1, "a file, now that there is room")
 
 
@@ -218,7 +218,7 @@ def test_closed_it_is_empty_and_leaves_nothing_on_the_disk(
 ) -> None:
     monkeypatch.setattr(journal_module, "_QUIET_SECONDS", 3600.0)
     monkeypatch.setattr(journal_module, "_LONGEST_SECONDS", 3600.0)
-    settler = Settler(journal, tmp_path, make_rows_durable=nothing, tell=lambda _: None)
+    settler = Settler(journal, tmp_path, make_rows_durable=nothing, tell=lambda *_: None)
     fit = SEGMENT_BYTES // 4096 - 1
     monkeypatch.setattr(settler_module, "_AT_ONCE", fit // 2)
     for number in range(fit):
@@ -234,7 +234,7 @@ def test_closed_on_a_full_disk_it_stays_for_the_next_start(
     journal: Journal, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(settler_module, "settle", full)
-    settler = Settler(journal, tmp_path, make_rows_durable=nothing, tell=lambda _: None)
+    settler = Settler(journal, tmp_path, make_rows_durable=nothing, tell=lambda *_: None)
     kept(journal, b"x")
     settler.close()
     journal.remove()

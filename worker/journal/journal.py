@@ -143,9 +143,10 @@ class Journal:
                 self._current = None
 
     @property
-    def waiting(self) -> int:
-        """How many objects have no file yet."""
-        return len(self._due)
+    def waiting(self) -> tuple[int, float]:
+        """How many objects have no file yet, and for how many seconds the oldest has waited."""
+        with self._guard:
+            return (len(self._due), monotonic() - self._due[0].since) if self._due else (0, 0.0)
 
     def due(self, most: int) -> "list[Entry]":
         """Wait until some objects should have their files; answer them, or none when it is time to look after segments."""

@@ -29,11 +29,11 @@ class Settler:
     make_rows_durable
         Called before the journal forgets objects: until then it is what gives them their rows again after a power cut.
     tell
-        Told how many objects wait for a file.
+        Told how many objects wait for a file, and for how many seconds the oldest has.
     """
 
     def __init__(
-        self, journal: Journal, data_dir: Path, *, make_rows_durable: Callable[[], None], tell: Callable[[int], None]
+        self, journal: Journal, data_dir: Path, *, make_rows_durable: Callable[[], None], tell: Callable[[int, float], None]
     ) -> None:
         self._journal = journal
         self._data_dir = data_dir
@@ -63,11 +63,11 @@ class Settler:
             except Exception as error:  # noqa: BLE001  the thread's boundary: what waits is in the journal, and is tried again
                 self._journal.put_back([entry for entry in entries if not entry.is_settled])
                 if not self._is_failing:  # once, not every second
-                    waiting = self._journal.waiting
-                    log.error("journal.not_emptied", error=type(error).__name__, count=waiting)  # noqa: TRY400
+                    count, _ = self._journal.waiting
+                    log.error("journal.not_emptied", error=type(error).__name__, count=count)  # noqa: TRY400
                 self._is_failing = True
                 self._closing.wait(_PAUSE_SECONDS)
-            self._tell(self._journal.waiting)
+            self._tell(*self._journal.waiting)
             if is_last and (self._is_failing or not entries):
                 return
 
