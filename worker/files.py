@@ -22,12 +22,11 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY
 _DISK_FAILED = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS})
 
 
-def write_durably(path: Path, chunks: Iterable[bytes], *, moment: float | None = None) -> None:
+def write_durably(path: Path, chunks: Iterable[bytes]) -> None:
     """Write a file so that it is there in full or not at all, and still there after a power cut.
 
     The bytes go to a ``.part`` file of their own, are synced and renamed, and the folder is synced: once this returns, a crash
-    loses nothing. Writing the same path twice at once is safe; the later rename wins. `moment`, in seconds since 1970, is when
-    it was written by its date, where that is not now.
+    loses nothing. Writing the same path twice at once is safe; the later rename wins.
 
     Raises
     ------
@@ -39,8 +38,6 @@ def write_durably(path: Path, chunks: Iterable[bytes], *, moment: float | None =
     try:
         for chunk in chunks:
             part.write(chunk)
-        if moment is not None:
-            part.date(moment)
         part.keep_as(path)
     finally:
         part.discard()
@@ -86,10 +83,6 @@ class PartFile:
         """Have the disk begin with what was written: the sync in the end has less to wait for."""
         os.posix_fadvise(self._descriptor, self._on_its_way, self._size - self._on_its_way, os.POSIX_FADV_DONTNEED)
         self._on_its_way = self._size
-
-    def date(self, moment: float) -> None:
-        """Say when it was written, in seconds since 1970: its content came then."""
-        os.utime(self._descriptor, (moment, moment))
 
     def open(self, begin: int) -> BinaryIO:
         """What was written so far, from so many bytes on."""

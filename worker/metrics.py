@@ -48,18 +48,6 @@ class Metrics:
         self._aborted = self._counter("cxr_associations_aborted", "Connections that were broken off.", "caller", "reason")
         self._objects = self._counter("cxr_objects", "C-STORE requests that were answered.", "caller", "status")
         self._bytes = self._counter("cxr_received_bytes", "Bytes of the data sets that were kept.", "caller")
-        self._journal = Gauge(
-            "cxr_journal_objects",
-            "Objects that are durable in the journal and have no file of their own yet.",
-            registry=self._own,
-            multiprocess_mode="sum",
-        )
-        self._journal_age = Gauge(
-            "cxr_journal_oldest_seconds",
-            "For how long the oldest of them has waited.",
-            registry=self._own,
-            multiprocess_mode="max",
-        )
         self._stores: dict[tuple[str, int], tuple[Counter, Histogram, Counter]] = {}
         self._store_seconds = Histogram(
             "cxr_store_seconds",
@@ -112,11 +100,6 @@ class Metrics:
             found = self._objects.labels(name, code), self._store_seconds.labels(name), self._bytes.labels(name)
             self._stores[name, status] = found
         return found
-
-    def journal_waits(self, count: int, seconds: float) -> None:
-        """Tell how many objects wait in the journal for a file, and for how long the oldest has."""
-        self._journal.set(count)
-        self._journal_age.set(seconds)
 
     def analysed(self, count: int, seconds: float) -> None:
         """Count the studies of a batch that were answered, and what it took."""

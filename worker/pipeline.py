@@ -25,8 +25,6 @@ from worker.db.studies import StudyProgress
 from worker.destination import Destination
 from worker.errors import DatabaseUnavailable
 from worker.files import sync_file
-from worker.journal.journal import Journal
-from worker.journal.owned import give_files
 from worker.log import traceback_of
 from worker.metrics import Metrics
 from worker.retry import MAX_ATTEMPTS, next_attempt
@@ -66,8 +64,6 @@ class Parts:
     engine: Callable[[], "Engine"]
     """Gives the engine with the active model."""
     metrics: Metrics = field(default_factory=Metrics)
-    journal: Journal | None = None
-    """Of a process that receives, where it has one."""
 
     @property
     def data_dir(self) -> Path:
@@ -92,19 +88,17 @@ def receive(incoming: IncomingObject, parts: Parts) -> None:
         if known and is_undamaged(whole, file):
             sync_file(whole)  # another sender's may have come just now, in place of one that was lost
             return
-    now = parts.clock()
-    store(incoming, whole, at=now)
+    store(incoming, whole)
     arrival = Arrival(
         identity=identity,
         file=file,
         transfer_syntax=request.transfer_syntax,
         calling_ae_title=request.calling_ae_title,
         peer_address=request.peer_address,
-        at=now,
+        at=parts.clock(),
         restored=known,
     )
-    parts.database.write_with_others(partial(arrivals.add_arrival, arrival=arrival), basis=incoming)
-    incoming.kept()
+    parts.database.write_with_others(partial(arrivals.add_arrival, arrival=arrival), provided=incoming.make_durable)
 
 
 def advance(parts: Parts) -> bool:
@@ -123,27 +117,11 @@ def complete_studies(parts: Parts) -> int:
     due = [study for study in _arriving(parts) if is_complete(study, parts.settings.study, now=now)]
     completed = 0
     for study in due[:STUDIES_AT_ONCE]:
-        if not have_files(study, parts):
-            continue
         with parts.database.write() as connection:
             if studies.mark_ready(connection, study, now=now, why=why_whole(study.evidence)):
                 completed += 1
                 log.info("study.complete", study_id=study.id)
     return completed
-
-
-def have_files(study: StudyProgress, parts: Parts) -> bool:
-    """Have files made of images that are in the journal of a receiver which ended, or is slow; answer whether that worked."""
-    with parts.database.read() as connection:
-        kept = studies.files(connection, study.id)
-    missing = {sha256: parts.data_dir / path for sha256, path in kept if not (parts.data_dir / path).exists()}
-    try:
-        if missing:
-            give_files(parts.data_dir, missing)
-    except OSError as error:
-        log.warning("study.waits_for_files", study_id=study.id, count=len(missing), error=type(error).__name__)
-        return False
-    return True
 
 
 def next_completion(parts: Parts) -> datetime | None:

@@ -16,7 +16,7 @@ from worker.files import make_folder
 from worker.log import traceback_of, words_of
 from worker.pipeline import Parts, receive
 from worker.refusals import Refusals
-from worker.steps.store import IncomingObject, Storage
+from worker.steps.store import IncomingObject, SpareFiles
 
 log = structlog.get_logger()
 
@@ -28,7 +28,7 @@ class Reception:
         self._parts = parts
         self._arrived = arrived
         self._refusals = Refusals(parts.clock)
-        self._storage = Storage(parts.data_dir, parts.journal)
+        self._spares = SpareFiles(parts.data_dir)
         make_folder(parts.data_dir)
 
     def open(self, request: StoreRequest) -> "Taking":
@@ -36,12 +36,12 @@ class Reception:
         disk = os.statvfs(self._parts.data_dir)
         if disk.f_bavail * disk.f_frsize < self._parts.settings.dicom.minimum_free_bytes:
             raise DiskNearlyFull
-        incoming = IncomingObject(request, self._storage, receiver=self._parts.settings.dicom.ae_title)
+        incoming = IncomingObject(request, self._spares, receiver=self._parts.settings.dicom.ae_title)
         return Taking(incoming, self._parts, arrived=self._arrived)
 
     def told(self) -> None:
         """See `dicom_io.keeper.Keeper`."""
-        self._storage.prepare()
+        self._spares.prepare()
 
     def answered(self, request: StoreRequest, answer: StoreAnswer) -> None:
         """See `dicom_io.keeper.Keeper`."""
@@ -67,7 +67,7 @@ class Reception:
 
     def closed(self, caller: Caller) -> None:  # noqa: ARG002  part of the contract
         """See `dicom_io.keeper.Keeper`."""
-        self._storage.files.discard()
+        self._spares.discard()
         self._parts.metrics.closed()
 
     def rejected(self, caller: Caller, reason: str, words: str) -> None:

@@ -18,8 +18,7 @@ from worker.commitment import request_commitment
 from worker.contact import Contact
 from worker.db import analyses, commitments, delivering, evidence
 from worker.destination import Destination
-from worker.keeping.entering import Fate
-from worker.keeping.orphans import mend
+from worker.keeping.orphans import Fate, mend
 from worker.keeping.retention import retain
 from worker.log import traceback_of
 from worker.pipeline import Parts

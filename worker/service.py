@@ -20,7 +20,6 @@ from worker.db.migrate import current_revision, require_newest, upgrade
 from worker.errors import AnotherRunner, ConfigurationError, DatabaseUnavailable
 from worker.files import make_folder, remove_parts
 from worker.heartbeat import Heartbeat, pet_watchdog
-from worker.journaling import journal_of
 from worker.leader import leadership
 from worker.log import hide_words_of_errors
 from worker.metrics import Metrics
@@ -157,7 +156,6 @@ def _receiving(parts: Parts, *, arrived: Callable[[], None], doors: Doors | None
     removed = remove_parts(settings.data_dir, written_before=utc_now() - _ABANDONED_AFTER)
     log.info("leftovers.removed", count=removed)
     with ExitStack() as stack:
-        parts = replace(parts, journal=stack.enter_context(journal_of(parts)))
         secure = tls_receiver(parts, arrived=arrived, doors=doors)
         if secure is not None:
             stack.enter_context(secure)

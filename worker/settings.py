@@ -41,8 +41,6 @@ class DicomSettings(Section):
     maximum_associations_per_caller: Annotated[int, Field(ge=0, le=1000)] = 0
     maximum_object_bytes: Annotated[int, Field(ge=1)] = 4 * 1024**3
     minimum_free_bytes: Annotated[int, Field(ge=0)] = 256 * 1024**2
-    journal_bytes: Annotated[int, Field(ge=0, le=64 * 1024**3)] = 256 * 1024**2
-    """How much of the disk the journal of a receiver may take; 0: there is none."""
     receivers: Annotated[int, Field(ge=1, le=32)] = 1
     """Processes that receive, on the same ports."""
     tls: TlsSettings | None = None

@@ -60,10 +60,8 @@ _going_on: Final[set["Sync"]] = set()
 class Sync:
     """The sync of an open file or folder. Once begun, keep it and `wait` before the descriptor is closed, whatever happens."""
 
-    def __init__(self, descriptor: int, *, data_only: bool = False) -> None:
-        """`data_only`: of a file that did not grow, and whose times nobody asks for, its blocks are all (fdatasync(2))."""
+    def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
-        self._how = os.O_DSYNC if data_only else os.O_SYNC
         self._error: OSError | None = None
         self._is_under_way = self._is_over = False
         self._control = _Control(descriptor=descriptor, notify=_SIGEV_NONE)
@@ -74,7 +72,7 @@ class Sync:
         """Let it go on from now on; where the system has no thread for it, `wait` does all of it."""
         if _library is not None:
             _going_on.add(self)
-            self._is_under_way = _library[0].aio_fsync(self._how, self._pointer) == 0
+            self._is_under_way = _library[0].aio_fsync(os.O_SYNC, self._pointer) == 0
             if not self._is_under_way:
                 _going_on.discard(self)
 
@@ -104,7 +102,7 @@ class Sync:
 
     def _end(self, seconds: float | None) -> None:
         if _library is None or not self._is_under_way:
-            (os.fdatasync if self._how == os.O_DSYNC else os.fsync)(self._descriptor)
+            os.fsync(self._descriptor)
             return
         at_once, waiting = _library
         until = None if seconds is None else monotonic() + seconds

@@ -24,8 +24,7 @@ from worker.db.database import open_database
 from worker.db.events import Chosen
 from worker.errors import DatabaseUnavailable
 from worker.keeping.backup import require_usable
-from worker.keeping.entering import Fate
-from worker.keeping.orphans import mend
+from worker.keeping.orphans import Fate, mend
 from worker.leader import leadership
 
 pytestmark = pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)

@@ -4,7 +4,6 @@ import errno
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, contextmanager
-from dataclasses import dataclass
 from threading import Barrier, Event
 from typing import Any
 
@@ -13,7 +12,7 @@ from sqlalchemy import Connection, insert, select, update
 
 from tests.conftest import TestDatabase
 from tests.fakes import FakeClock
-from worker.db.committer import Committer
+from worker.db.committer import Committer, Condition
 from worker.db.database import Database, open_database
 from worker.db.schema import activations
 from worker.errors import DatabaseUnavailable
@@ -39,12 +38,10 @@ class Counted:
 
     def __init__(self, database: Database) -> None:
         self.transactions = 0
-        self.durably: list[bool] = []
         self.began, self.go_on = Event(), Event()
         self._database = database
 
-    def write(self, durably: bool) -> AbstractContextManager[Connection]:  # noqa: FBT001  as `Committer` calls it
-        self.durably.append(durably)
+    def write(self) -> AbstractContextManager[Connection]:
         return self._write()
 
     @contextmanager
@@ -61,32 +58,20 @@ def at_once(_seconds: float | None) -> None:
     """What needs nothing to be true first."""
 
 
-@dataclass
-class Resting:
-    """What a change rests on: nothing, unless it is told otherwise."""
-
-    wait: Callable[[float | None], None] = at_once
-    repeats: bool = False
-    begun: int = 0
-
-    def begin(self) -> None:
-        self.begun += 1
-
-
 def together(
     database: Database,
     changes: dict[str, Callable[[Connection], None]],
-    bases: dict[str, Resting] | None = None,
+    provided: dict[str, Condition] | None = None,
 ) -> tuple[Counted, dict[str, Future[None]]]:
     """Commit the first change, and all others while its transaction is open."""
     counted = Counted(database)
     committer = Committer(counted.write)
     with ThreadPoolExecutor(len(changes) + 1) as pool:
-        pool.submit(committer.commit, entering("first"), basis=Resting())
+        pool.submit(committer.commit, entering("first"), provided=at_once)
         assert counted.began.wait(30)
         done = {}
         for name, change in changes.items():
-            done[name] = pool.submit(committer.commit, change, basis=(bases or {}).get(name, Resting()))
+            done[name] = pool.submit(committer.commit, change, provided=(provided or {}).get(name, at_once))
             while len(committer._waiting) < len(done):  # noqa: SLF001  nothing else tells that it waits
                 Event().wait(0.001)
         counted.go_on.set()
@@ -99,17 +84,6 @@ def test_what_waits_while_another_commits_is_one_transaction(database: Database)
     assert [each.result() for each in done.values()] == [None] * 8
     assert entered(database) == sorted(["first", *names])
     assert counted.transactions == 2
-
-
-@pytest.mark.parametrize("repeating", [("one",), ("one", "two")])
-def test_only_what_all_of_it_is_made_again_after_a_power_cut_need_not_be_durable(
-    database: Database, repeating: tuple[str, ...]
-) -> None:
-    bases = {name: Resting(repeats=name in repeating) for name in ("one", "two")}
-    counted, done = together(database, {name: entering(name) for name in bases}, bases)
-    assert [each.result() for each in done.values()] == [None, None]
-    assert counted.durably == [True, len(repeating) < len(bases)]
-    assert [basis.begun for basis in bases.values()] == [1, 1]
 
 
 def test_what_one_change_gets_wrong_is_raised_to_it_alone(database: Database) -> None:
@@ -128,7 +102,7 @@ def test_a_change_whose_condition_fails_is_not_made_and_takes_no_other_with_it(d
         raise OSError(errno.ENOSPC, "No space left on device")
 
     names = ("one", "broken", "two")
-    _, done = together(database, {name: entering(name) for name in names}, {"broken": Resting(fails)})
+    _, done = together(database, {name: entering(name) for name in names}, {"broken": fails})
     assert isinstance(done["broken"].exception(), OSError)
     assert (done["one"].result(), done["two"].result()) == (None, None)
     assert entered(database) == ["first", "one", "two"]
@@ -138,9 +112,7 @@ def test_nothing_is_committed_before_every_condition_is_met(database: Database) 
     seen: list[list[str]] = []
     names = ("one", "two")
     _, done = together(
-        database,
-        {name: entering(name) for name in names},
-        {name: Resting(lambda _: seen.append(entered(database))) for name in names},
+        database, {name: entering(name) for name in names}, {name: lambda _: seen.append(entered(database)) for name in names}
     )
     assert [each.result() for each in done.values()] == [None, None]
     assert seen == [["first"], ["first"]]
@@ -157,7 +129,7 @@ def test_a_condition_that_takes_long_is_waited_for_without_holding_the_database(
             with database.write() as connection:
                 entering("meanwhile")(connection)
 
-    Committer(lambda _: database.write()).commit(entering("slow"), basis=Resting(slow))
+    Committer(database.write).commit(entering("slow"), provided=slow)
     assert waited == [0.5, None, None]
     assert entered(database) == ["meanwhile", "slow"]
 
@@ -168,7 +140,7 @@ def test_a_condition_that_takes_long_and_fails_takes_no_other_with_it(database: 
             raise NotYet
         raise OSError(errno.EIO, "Input/output error")
 
-    _, done = together(database, {name: entering(name) for name in ("one", "broken")}, {"broken": Resting(fails)})
+    _, done = together(database, {name: entering(name) for name in ("one", "broken")}, {"broken": fails})
     assert isinstance(done["broken"].exception(), OSError)
     assert done["one"].result() is None
     assert entered(database) == ["first", "one"]
@@ -230,8 +202,8 @@ def test_nobody_is_told_of_success_when_the_thread_that_commits_for_all_is_ended
 
 
 def test_nobody_is_told_of_success_while_the_database_is_away(test_database: TestDatabase) -> None:
-    committer = Committer(lambda _: test_database.opened.write())
+    committer = Committer(test_database.opened.write)
     with test_database.away(), pytest.raises(DatabaseUnavailable):
-        committer.commit(entering("lost"), basis=Resting())
-    committer.commit(entering("kept"), basis=Resting())
+        committer.commit(entering("lost"), provided=at_once)
+    committer.commit(entering("kept"), provided=at_once)
     assert entered(test_database.opened) == ["kept"]

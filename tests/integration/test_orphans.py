@@ -18,8 +18,7 @@ from worker.errors import DatabaseUnavailable, FilesInDisorder
 from worker.files import make_folder
 from worker.keeping import removal
 from worker.keeping.deep_check import check_files
-from worker.keeping.entering import Fate
-from worker.keeping.orphans import mend
+from worker.keeping.orphans import Fate, mend
 from worker.keeping.removal import discard
 
 

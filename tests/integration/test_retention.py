@@ -20,8 +20,7 @@ from worker.configuration import read_settings
 from worker.db import delivering, events, listing, retention, studies
 from worker.keeping import ballast
 from worker.keeping.deep_check import check_files
-from worker.keeping.entering import Fate
-from worker.keeping.orphans import mend
+from worker.keeping.orphans import Fate, mend
 from worker.keeping.removal import discard
 from worker.keeping.retention import Removal, plan, recipients_of, retain
 from worker.schedule import Schedule

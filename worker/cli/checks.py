@@ -22,7 +22,6 @@ from dicom_io.frame import Frame
 from worker.configuration import DEFAULT_FILE
 from worker.destination import Destination
 from worker.errors import ConfigurationError, WorkerError
-from worker.journal import owned
 from worker.registry import ModelFolder
 from worker.service import make_data_dir
 from worker.settings import Settings
@@ -43,17 +42,6 @@ def disk(settings: Settings) -> str:
     if usage.free < _LOW_SPACE_BYTES:
         raise OSError(f"{words}, less than {_LOW_SPACE_BYTES // 1024**3}")
     return words
-
-
-def journals(settings: Settings) -> str:
-    """Whether what came lately has a receiver that gives it files."""
-    waiting = 0
-    for folder in owned.folders(settings.data_dir):
-        count = owned.count(folder)
-        if count and not owned.is_held(folder):
-            raise WorkerError(f"{count} objects are in the journal {folder}, whose receiver is gone")
-        waiting += count
-    return f"{waiting} objects wait for files of their own" if waiting else "every object has a file of its own"
 
 
 def secrets(settings: Settings, config: Path | None) -> str:

@@ -67,8 +67,6 @@ def _word(check: Check) -> str:
 def _checks(settings: Settings) -> Iterator[Check]:
     cure = "free some space, lower minimum_free_bytes where the words name it, or point data_dir at another disk"
     yield _tried("disk", partial(checks.disk, settings), cure)
-    cure = "start 'receive', 'run' or 'serve': the objects are safe, and get their files then"
-    yield replace(_tried("journal", partial(checks.journals, settings), cure), advisory=True)
     yield _tried("database", partial(record_checks.schema, settings), "run 'cxr-worker db upgrade', or look at database_url")
     yield _tried("refused", partial(record_checks.refused, settings), "see 'database'")
     cure = "look at the disk, and have these studies sent again: 'cxr-worker studies show UID' names the images"

@@ -22,7 +22,6 @@ receivers = 1                           # processes that receive, on the same po
 maximum_associations = 64
 maximum_associations_per_caller = 0     # of one calling AE title at one address; 0: no other limit
 maximum_object_bytes = 4294967296       # a larger object is refused
-journal_bytes = 268435456               # of disk at most, where small objects are durable before each has a file; 0: none
 minimum_free_bytes = 268435456          # while less is free on the disk, senders are told to try again later (0xA700)
 
 # A second port for senders with a certificate, TLS 1.2 and 1.3 (BCP 195). Files in PEM; renewed ones are read by themselves.

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from threading import Lock
-from typing import Protocol
 
 from sqlalchemy import Connection
 
@@ -11,36 +10,17 @@ from worker.errors import DatabaseUnavailable, TransactionInTheWay
 from worker.syncing import NotYet
 
 Change = Callable[[Connection], None]
+Condition = Callable[[float | None], None]
 _PATIENCE_SECONDS = 0.5
 """For how long the database is held for a sync; else it goes on without, and the change is made again."""
-
-
-class Basis(Protocol):
-    """What must be true before a change is committed."""
-
-    @property
-    def repeats(self) -> bool:
-        """Whether the change is made again where a power cut takes it back, so that it need not be durable by itself."""
-
-    def begin(self) -> None:
-        """Begin to make it true, while the change is made."""
-
-    def wait(self, seconds: float | None) -> None:
-        """Wait until it is true, or raise what keeps it from that.
-
-        Raises
-        ------
-        worker.syncing.NotYet
-            It is not after so many seconds. None: as long as it takes.
-        """
 
 
 class _Ticket:
     """A change that waits, and what became of it."""
 
-    def __init__(self, change: Change, basis: Basis) -> None:
+    def __init__(self, change: Change, provided: Condition) -> None:
         self.change = change
-        self.basis = basis
+        self.provided = provided
         self.is_done = False
         self.error: Exception | None = DatabaseUnavailable("The transaction was broken off.")
 
@@ -48,24 +28,24 @@ class _Ticket:
 class Committer:
     """Whoever comes while a transaction is being committed waits, and the first of them commits for all."""
 
-    def __init__(self, write: Callable[[bool], AbstractContextManager[Connection]]) -> None:
-        """`write` opens a transaction, which is to be durable when it is committed, or need not."""
+    def __init__(self, write: Callable[[], AbstractContextManager[Connection]]) -> None:
         self._write = write
         self._waiting: list[_Ticket] = []
         self._guard = Lock()
         self._turn = Lock()
 
-    def commit(self, change: Change, *, basis: Basis) -> None:
+    def commit(self, change: Change, *, provided: Condition) -> None:
         """Make a change; returning means that it is committed. What it raises itself concerns no other thread's change.
 
         Parameters
         ----------
         change
             Is made in an open transaction, perhaps a second time in another one.
-        basis
-            What must be true before it is committed; called by whichever thread commits, like `change`.
+        provided
+            Waits for what must be true before the change is committed, or raises what keeps it from that; called like `change`,
+            with how many seconds it may take: after them it raises `worker.syncing.NotYet`. None: as long as it takes.
         """
-        ticket = _Ticket(change, basis)
+        ticket = _Ticket(change, provided)
         with self._guard:
             self._waiting.append(ticket)
         with self._turn:
@@ -83,7 +63,7 @@ class Committer:
             except NotYet:  # nobody else's changes wait for a disk that hangs
                 for ticket in tickets:
                     with suppress(Exception):  # it is raised again below
-                        ticket.basis.wait(None)
+                        ticket.provided(None)
                 self._change(tickets, None)
             for ticket in tickets:
                 ticket.error = None
@@ -100,10 +80,8 @@ class Committer:
                 ticket.is_done = True
 
     def _change(self, tickets: list[_Ticket], seconds: float | None) -> None:
-        for ticket in tickets:
-            ticket.basis.begin()
-        with self._write(not all(ticket.basis.repeats for ticket in tickets)) as connection:
+        with self._write() as connection:
             for ticket in tickets:
                 ticket.change(connection)
             for ticket in tickets:
-                ticket.basis.wait(seconds)
+                ticket.provided(seconds)

@@ -25,7 +25,7 @@ from sqlalchemy.exc import (
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from worker.db import embedded
-from worker.db.committer import Basis, Committer
+from worker.db.committer import Committer, Condition
 from worker.errors import ConfigurationError, DatabaseUnavailable, TransactionInTheWay
 
 _BUSY_SECONDS = 30
@@ -43,9 +43,8 @@ class Database:
     def __init__(self, engine: Engine, *, lock: int | None = None) -> None:
         self.engine = engine
         self._unlock = None if lock is None else finalize(self, os.close, lock)
-        self._committer = Committer(self._write_again if engine.dialect.name == "sqlite" else lambda _: self.write())
+        self._committer = Committer(self._write_again if engine.dialect.name == "sqlite" else self.write)
         self._kept: Connection | None = None
-        self._kept_is_durable = True
         driver = engine.dialect.loaded_dbapi
         self._absent: tuple[type[Exception], ...] = (
             *(OperationalError, InterfaceError, InternalError, PoolTimeoutError),
@@ -83,12 +82,12 @@ class Database:
         with self._translated(), self.engine.connect().execution_options(cxr_write=True) as connection, connection.begin():
             yield connection
 
-    def write_with_others(self, change: Callable[[Connection], None], *, basis: Basis) -> None:
+    def write_with_others(self, change: Callable[[Connection], None], *, provided: Condition) -> None:
         """Change as in `write`, in one transaction with what other threads ask for meanwhile: they share one sync of the disk.
 
         Parameters
         ----------
-        change, basis
+        change, provided
             As of `worker.db.committer.Committer.commit`.
 
         Raises
@@ -96,18 +95,7 @@ class Database:
         DatabaseUnavailable
             As of `write`.
         """
-        self._committer.commit(change, basis=basis)
-
-    def make_durable(self) -> None:
-        """Make durable whatever is committed by now.
-
-        Raises
-        ------
-        OSError
-            The disk failed.
-        """
-        if self.dialect == "sqlite" and self.engine.url.database:
-            embedded.make_durable(Path(self.engine.url.database))
+        self._committer.commit(change, provided=provided)
 
     @contextmanager
     def hold(self) -> Iterator[Connection]:
@@ -132,18 +120,12 @@ class Database:
             self._unlock()
 
     @contextmanager
-    def _write_again(self, durably: bool) -> Iterator[Connection]:  # noqa: FBT001  as `Committer` calls it
-        """Change as in `write`, one thread at a time, on a kept connection: the way to one takes as long as a change.
-
-        What need not be durable is after the next change that is, or after `make_durable`.
-        """
+    def _write_again(self) -> Iterator[Connection]:
+        """Change as in `write`, one thread at a time, on a kept connection: the way to one takes as long as a change."""
         with self._translated():
             connection, self._kept = self._kept or self._keep(), None
             driver: Any = connection.connection.driver_connection
             try:
-                if durably is not self._kept_is_durable:
-                    driver.execute(f"PRAGMA synchronous = {'FULL' if durably else 'NORMAL'}")
-                    self._kept_is_durable = durably
                 _begin_immediate(driver)
                 yield connection
                 connection.commit()
@@ -158,7 +140,6 @@ class Database:
         connection = self.engine.connect()
         driver: Any = connection.connection.driver_connection
         driver.execute("PRAGMA busy_timeout = 0")  # `_begin_immediate` waits
-        self._kept_is_durable = True
         return connection
 
     @contextmanager

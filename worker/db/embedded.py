@@ -63,19 +63,3 @@ def hide(path: Path) -> None:
         with suppress(OSError):  # somebody else's
             if file.is_file() and file.stat().st_mode & ~_MODE & 0o777:
                 file.chmod(_MODE)
-
-
-def make_durable(path: Path) -> None:
-    """Sync the log of a database: what was committed is there, or was synced when it was moved from there to the database.
-
-    Raises
-    ------
-    OSError
-        The disk failed.
-    """
-    with suppress(FileNotFoundError):  # nobody has it open: all of it was moved
-        descriptor = os.open(path.with_name(f"{path.name}-wal"), os.O_RDWR | os.O_CLOEXEC)
-        try:
-            os.fdatasync(descriptor)  # SQLite locks other files: to close this one ends no lock of its
-        finally:
-            os.close(descriptor)

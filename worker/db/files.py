@@ -70,18 +70,6 @@ def other_came_since(connection: Connection, sop_instance_uid: SOPInstanceUID, s
     return all(row.sha256 != sha256 for row in rows) and any(row.received_at.timestamp() > moment for row in rows)
 
 
-def newest_beside(connection: Connection, sha256: str) -> tuple[SOPInstanceUID, str, datetime] | None:
-    """Of the object that this content came for: its UID, and which content came last and when first; None if unknown."""
-    its = select(instances.c.sop_instance_uid).where(instances.c.sha256 == sha256, instances.c.gone_at.is_(None)).limit(1)
-    row = connection.execute(
-        select(instances.c.sop_instance_uid, instances.c.sha256, instances.c.received_at)
-        .where(instances.c.sop_instance_uid == its.scalar_subquery(), instances.c.gone_at.is_(None))
-        .order_by(instances.c.turn.desc())
-        .limit(1)
-    ).first()
-    return None if row is None else (SOPInstanceUID(row.sop_instance_uid), row.sha256, row.received_at)
-
-
 def lost(connection: Connection, *, since: datetime) -> tuple[int, list[str]]:
     """How many files were found missing since a moment and have not come again, and of which studies, the newest first."""
     rows = connection.execute(

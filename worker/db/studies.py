@@ -51,12 +51,6 @@ def arriving(connection: Connection, *, with_senders: bool = False) -> list[Stud
     ]
 
 
-def files(connection: Connection, study_id: StudyId) -> list[tuple[str, str]]:
-    """SHA-256 and path, relative to the data folder, of each image whose file should be there."""
-    there = (instances.c.study_id == study_id) & instances.c.gone_at.is_(None)
-    return [(row.sha256, row.path) for row in connection.execute(select(instances.c.sha256, instances.c.path).where(there))]
-
-
 def mark_ready(connection: Connection, progress: StudyProgress, *, now: datetime, why: str = "") -> bool:
     """Call a study complete, unless another image came meanwhile; answer whether it is. `why` goes into its history."""
     changed = connection.execute(

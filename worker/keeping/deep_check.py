@@ -10,9 +10,7 @@ from worker.db import files
 from worker.db.database import Database, files_of
 from worker.errors import FilesInDisorder
 from worker.files import is_changed
-from worker.journal import owned
-from worker.journal.owned import recorded
-from worker.keeping.entering import ASIDE
+from worker.keeping.orphans import ASIDE
 from worker.steps import report, store
 
 _NAMED = 10
@@ -36,11 +34,8 @@ def check_files(database: Database, data_dir: Path, *, progress: Progress) -> st
         made = files.made(connection)
     total, read = sum(kept.size for kept in expected), 0
     trouble: list[str] = []
-    absent = {kept.sha256 for kept in expected if not (data_dir / kept.path).exists()}
-    in_journal = {sha256 for sha256, *_ in recorded(data_dir, absent)} if absent else set[str]()
     for kept in expected:
-        if kept.sha256 not in in_journal or (data_dir / kept.path).exists():
-            trouble += _compared(kept, data_dir)
+        trouble += _compared(kept, data_dir)
         read += kept.size
         progress(read, total)
     for path, sha256 in made.items():
@@ -83,7 +78,7 @@ def _below(folder: Path, data_dir: Path) -> Iterator[Path]:
 def _open_to_others(data_dir: Path) -> Iterator[str]:
     if data_dir.stat().st_mode & _OTHERS:
         yield f"open to others: {data_dir}"
-    for folder in (store.FOLDER, report.FOLDER, ASIDE, owned.FOLDER):
+    for folder in (store.FOLDER, report.FOLDER, ASIDE):
         for path in (data_dir / folder, *sorted((data_dir / folder).rglob("*"))):
             with suppress(FileNotFoundError):  # a part that has its name by now, or a folder that nothing needed yet
                 if path.stat().st_mode & _OTHERS:

@@ -1,23 +1,43 @@
 """Orphans: files without rows are entered again or moved aside, rows without files make their study fail visibly."""
 
 from collections import Counter, defaultdict
+from enum import StrEnum
+from pathlib import Path
 
 import structlog
 
-from worker.db import files
-from worker.db.files import KeptFile
-from worker.journal.owned import give_files
-from worker.keeping.entering import Fate, enter, set_aside
-from worker.keeping.removal import discard, put_back
-from worker.keeping.replay import replay
+from dicom_io.errors import DicomError, InvalidObject
+from dicom_io.found import FoundFile, dataset_digest, read_found
+from worker.db import arrivals, events, files
+from worker.db.arrivals import Arrival
+from worker.files import make_folder, sync_file, sync_folder
+from worker.keeping.removal import discard, is_young, put_back
 from worker.pipeline import Parts
 from worker.steps import report
 from worker.steps.store import FOLDER
-from worker.values import InstanceId, StudyId
+from worker.values import InstanceId, StoredFile, StudyId
 
 log = structlog.get_logger()
 
+ASIDE = Path("aside")
+"""Where in the data folder what cannot be entered is moved."""
+
 _MANY = 10
+
+
+class Fate(StrEnum):
+    """What became of a file or a row that had lost the other."""
+
+    ENTERED = "entered"
+    """The file has a row again."""
+    SET_ASIDE = "set_aside"
+    """The file was moved: nobody can say whose it is, or its sender has sent other content since."""
+    DISCARDED = "discarded"
+    """The file was deleted: its row says that it is gone."""
+    LEFT = "left"
+    """The file is so young that its receiver may still be at work, or cannot be read now."""
+    LOST = "lost"
+    """The row's file is missing."""
 
 
 def mend(parts: Parts) -> Counter[Fate]:
@@ -25,16 +45,13 @@ def mend(parts: Parts) -> Counter[Fate]:
     fates: Counter[Fate] = Counter()
     missing: defaultdict[StudyId, list[InstanceId]] = defaultdict(list)
     present = 0
-    replay(parts)
     put_back(parts.data_dir / FOLDER)
     fates.update(_mend_reports(parts))
     for digit in "0123456789abcdef":
         there = {path.relative_to(parts.data_dir) for path in (parts.data_dir / FOLDER).glob(f"{digit}*/*.dcm")}
         with parts.database.read() as connection:  # after the folder: what was stored in between has a row and is no orphan
             rows = {kept.path: kept for kept in files.received(connection, sha256_begins=digit)}
-        fates.update(enter(path, parts) for path in sorted(there - rows.keys()))
-        absent = [kept for path, kept in rows.items() if not kept.gone and path not in there]
-        _fetch(absent, parts)
+        fates.update(_enter(path, parts) for path in sorted(there - rows.keys()))
         for path, kept in rows.items():
             if kept.gone and path in there:
                 fates[Fate.DISCARDED] += discard(parts.data_dir / path, now=parts.clock())
@@ -58,12 +75,6 @@ def mend(parts: Parts) -> Counter[Fate]:
     return fates
 
 
-def _fetch(absent: list[KeptFile], parts: Parts) -> None:
-    """Have files made of what came just now, and is in a receiver's journal."""
-    if absent:
-        give_files(parts.data_dir, {kept.sha256: parts.data_dir / kept.path for kept in absent})
-
-
 def _mend_reports(parts: Parts) -> Counter[Fate]:
     """Delete the reports whose rows say that they are gone, and move aside what has none: what is due is made again."""
     fates: Counter[Fate] = Counter()
@@ -73,5 +84,60 @@ def _mend_reports(parts: Parts) -> Counter[Fate]:
     for path in sorted(there & gone):
         (parts.data_dir / path).unlink(missing_ok=True)
         fates[Fate.DISCARDED] += 1
-    fates.update(set_aside(path, "No row tells of it.", parts) for path in sorted(there - kept - gone))
+    fates.update(_set_aside(path, "No row tells of it.", parts) for path in sorted(there - kept - gone))
     return fates
+
+
+def _enter(path: Path, parts: Parts) -> Fate:
+    """Give a file its row, or move it aside."""
+    whole = parts.data_dir / path
+    try:
+        found, file = _read(whole, path)
+    except DicomError as error:
+        return _set_aside(path, str(error), parts)
+    except FileNotFoundError:  # whoever deletes what is gone was here
+        return Fate.LEFT
+    except OSError as error:  # the disk does not give it now, and the others must be mended
+        log.warning("file.unreadable", where=str(path), error=type(error).__name__)
+        return Fate.LEFT
+    with parts.database.write() as connection:
+        newer = files.other_came_since(connection, found.identity.sop_instance_uid, file.sha256, whole.stat().st_mtime)
+        if not newer:
+            arrivals.add_arrival(connection, _arrival(found, file, parts))
+    if newer:  # its sender never heard that it was stored, and sent something else
+        return _set_aside(path, "Other content came later under its SOP Instance UID.", parts)
+    log.warning("file.entered", calling_ae_title=found.source_ae_title)
+    return Fate.ENTERED
+
+
+def _read(whole: Path, path: Path) -> tuple[FoundFile, StoredFile]:
+    found = read_found(whole)
+    sha256, size = dataset_digest(whole)
+    if sha256 != path.stem:
+        raise InvalidObject("Its bytes are not those that its name tells.")
+    sync_file(whole)  # its receiver may have ended before it was durable
+    return found, StoredFile(path=path, sha256=sha256, size=size)
+
+
+def _arrival(found: FoundFile, file: StoredFile, parts: Parts) -> Arrival:
+    return Arrival(
+        identity=found.identity,
+        file=file,
+        transfer_syntax=found.transfer_syntax,
+        calling_ae_title=found.source_ae_title,
+        peer_address="",
+        at=parts.clock(),
+    )
+
+
+def _set_aside(path: Path, why: str, parts: Parts) -> Fate:
+    if is_young(parts.data_dir / path, now=parts.clock()):
+        return Fate.LEFT
+    folder = parts.data_dir / ASIDE
+    make_folder(folder)
+    (parts.data_dir / path).rename(folder / path.name)
+    sync_folder(folder)
+    with parts.database.write() as connection:
+        events.add(connection, "file_set_aside", at=parts.clock(), detail=f"{ASIDE / path.name}: {why}")
+    log.warning("file.set_aside", where=str(ASIDE / path.name))
+    return Fate.SET_ASIDE

@@ -3,18 +3,13 @@
 import errno
 from collections import deque
 from contextlib import suppress
-from datetime import datetime
-from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO
 
 from dicom_io.errors import DicomError
 from dicom_io.found import dataset_digest
 from dicom_io.part10 import Identity, StoreRequest, file_header, identify, identify_plain
 from dicom_io.prefix import PREFIX_BYTES
 from worker.files import FOLDER_MODE, PartFile, allows_unnamed, make_folder, sync_folder
-from worker.journal.journal import Entry, Journal
-from worker.journal.segment import Content
 from worker.steps.checksum import Checksum
 from worker.values import StoredFile
 
@@ -56,50 +51,28 @@ class SpareFiles:
                 self._spares.pop().discard()
 
 
-class Storage:
-    """Where what comes is kept: small objects in the journal, where there is one, all others in files of their own."""
-
-    def __init__(self, data_dir: Path, journal: Journal | None = None) -> None:
-        self.files = SpareFiles(data_dir)
-        self.journal = journal
-
-    def prepare(self) -> None:
-        """Get ready for the next object, while its sender makes up its mind."""
-        if self.journal is None:
-            self.files.prepare()
-
-
 class IncomingObject:
-    """An object on its way to disk: our file meta, then the data set exactly as it comes, its checksum along the way.
+    """An object on its way to disk: our file meta, then the data set exactly as it comes, its checksum along the way."""
 
-    While it is small it is held in memory, for the journal; what is long, or has no journal, is written to a file as it comes.
-    """
-
-    def __init__(self, request: StoreRequest, storage: Storage, *, receiver: str) -> None:
+    def __init__(self, request: StoreRequest, files: SpareFiles, *, receiver: str) -> None:
         self.request = request
         self.size = 0
         self._head = bytearray()
         self._checksum = Checksum()
-        self._file_meta = file_header(request, receiver=receiver)
-        self._storage = storage
-        self._held: bytearray | None = None
-        self._part: PartFile | None = None
-        self._entry: Entry | None = None
-        if storage.journal is not None:
-            self._held = bytearray()
-        else:
-            self._begin_file()
+        header = file_header(request, receiver=receiver)
+        self._begin = len(header)
+        self._part = files.take()
+        try:
+            self._part.write(header)
+        except OSError:
+            self.discard()
+            raise
 
     def write(self, fragment: bytes | memoryview) -> None:
         """Take the next bytes of the data set."""
         self._checksum.update(fragment)
+        self._part.write(fragment)
         self.size += len(fragment)
-        if self._held is not None:
-            self._held += fragment
-            if self.size > _LONG_BYTES:
-                self._spill()
-            return
-        self._whole_file.write(fragment)
         if len(self._head) < PREFIX_BYTES:
             self._head += fragment[: PREFIX_BYTES - len(self._head)]
 
@@ -111,47 +84,24 @@ class IncomingObject:
         NotDicom, InvalidObject
             As of `dicom_io.part10.identify`.
         """
-        identity = identify_plain(self.request, bytes(self._head if self._held is None else self._held[:PREFIX_BYTES]))
+        identity = identify_plain(self.request, bytes(self._head))
         if identity is not None:
             return identity
-        with self._open() as dataset:
+        with self._part.open(self._begin) as dataset:
             return identify(self.request, dataset)
 
     def describe(self) -> StoredFile:
         """Where it belongs on disk. The same data set has the same place, whoever sends it and however often."""
-        if self._part is not None:
-            self._part.write_out()
+        self._part.write_out()
         sha256 = self._checksum.hexdigest()
-        return StoredFile(path=place_of(sha256), sha256=sha256, size=self.size)
+        return StoredFile(path=Path(f"{FOLDER}/{sha256[:2]}/{sha256}.dcm"), sha256=sha256, size=self.size)
 
-    def keep_as(self, path: Path, *, at: datetime) -> None:
-        """Write it into the journal, or give its file its name; `begin` and `wait` make it durable."""
-        if self._held is not None and self._storage.journal is not None:
-            content = Content(
-                sha256=path.stem,
-                file_meta=self._file_meta,
-                dataset=memoryview(self._held),
-                at=at.timestamp(),
-                peer_address=self.request.peer_address,
-            )
-            self._entry = self._storage.journal.append(content)
-        if self._entry is None:
-            if self._held is not None:
-                self._spill()
-            self._whole_file.name_by_content(path)
+    def keep_as(self, path: Path) -> None:
+        """Give it its name, and begin to make it durable."""
+        self._part.name_by_content(path)
 
-    @property
-    def repeats(self) -> bool:
-        """See `worker.db.committer.Basis`: what is in the journal is given its row again."""
-        return self._entry is not None
-
-    def begin(self) -> None:
-        """See `worker.db.committer.Basis`."""
-        if self._entry is not None:
-            self._entry.begin()
-
-    def wait(self, seconds: float | None = None) -> None:
-        """Wait until it is durable.
+    def make_durable(self, seconds: float | None = None) -> None:
+        """Wait until it is durable under its name, as `worker.files.PartFile.make_durable`.
 
         Raises
         ------
@@ -160,55 +110,12 @@ class IncomingObject:
         worker.syncing.NotYet
             It is not known yet.
         """
-        if self._entry is not None:
-            self._entry.wait(seconds)
-        else:
-            self._whole_file.make_durable(seconds)
-
-    def kept(self) -> None:
-        """Its row is committed: what is in the journal shall have a file."""
-        if self._entry is not None:
-            self._entry.keep()
-            self._entry = None
+        self._part.make_durable(seconds)
 
     def discard(self) -> None:
         """Leave nothing of it, unless it was kept."""
         self._checksum.close()
-        if self._entry is not None:
-            self._entry.void()
-            self._entry = None
-        if self._part is not None:
-            self._part.discard()
-
-    @property
-    def _whole_file(self) -> PartFile:
-        if self._part is None:
-            raise AssertionError("What is not held in memory is in a file.")
-        return self._part
-
-    def _begin_file(self) -> None:
-        self._part = self._storage.files.take()
-        try:
-            self._part.write(self._file_meta)
-        except OSError:
-            self.discard()
-            raise
-
-    def _spill(self) -> None:
-        """Go on in a file."""
-        held, self._held = self._held, None
-        self._begin_file()
-        if held is not None:
-            self._head += held[:PREFIX_BYTES]
-            self._whole_file.write(memoryview(held))
-
-    def _open(self) -> BinaryIO:
-        return self._whole_file.open(len(self._file_meta)) if self._held is None else BytesIO(self._held)
-
-
-def place_of(sha256: str) -> Path:
-    """Where the file of a data set belongs, relative to the data folder."""
-    return Path(f"{FOLDER}/{sha256[:2]}/{sha256}.dcm")
+        self._part.discard()
 
 
 def make_folders(data_dir: Path) -> None:
@@ -238,16 +145,16 @@ def is_undamaged(path: Path, file: StoredFile) -> bool:
         return False
 
 
-def store(incoming: IncomingObject, path: Path, *, at: datetime) -> None:
-    """Keep an object that has arrived whole, in the journal or under the name that tells its content.
+def store(incoming: IncomingObject, path: Path) -> None:
+    """Give an object that has arrived whole the name that tells its content, and begin to make it durable.
 
-    One that is long is made durable here: where its row is to be committed, those of others would wait for it.
+    Of one that is long the end is waited for here: where its row is to be committed, those of others wait with it.
 
     Raises
     ------
     OSError
-        It could not be written, or not be made durable; the sender must be told 0xA700.
+        It could not be named, or not be made durable; the sender must be told 0xA700.
     """
-    incoming.keep_as(path, at=at)
+    incoming.keep_as(path)
     if incoming.size >= _LONG_BYTES:
-        incoming.wait()
+        incoming.make_durable()

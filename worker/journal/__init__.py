@@ -1,1 +1,0 @@
-"""The journal: small objects are durable in it before they have files of their own."""
