@@ -35,6 +35,7 @@ ALLOWED_FIELDS = frozenset(
         "model",
         "peer_address",
         "port",
+        "precision",
         "reason_code",
         "revision",
         "seconds",

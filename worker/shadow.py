@@ -116,9 +116,9 @@ class Shadow:
         log.info("shadow.loaded", model=predictor.card.name, version=predictor.card.version, device=str(predictor.device))
 
     def _warm_predictor(self, model: ModelFolder, settings: Settings) -> Predictor:
-        device, batch_size = settings.inference.device, settings.inference.batch_size
+        folder, inference = str(model.path.resolve()), settings.inference
         with _at_work(self._data_dir):
-            predictor = Predictor.load(str(model.path.resolve()), device=device, batch_size=batch_size)
+            predictor = Predictor.load(folder, device=inference.device, batch_size=inference.batch_size, precision="auto")
             predictor.warm_up()
         return predictor
 

@@ -25,7 +25,7 @@ def run() -> None:
     torch.set_num_threads(1)
     try:
         with tempfile.TemporaryDirectory(prefix="cxr-outputs-") as name:
-            predictor = Predictor.load("lenet5", device="cpu")
+            predictor = Predictor.load("lenet5", device="cpu", precision="auto")
             study = _flagged(analysed_film(Path(name), predictor))
             engine = LocalEngine(predictor, decode_threads=1)
             rounds = [_milliseconds(study, engine, Path(name)) for _ in range(ROUNDS)]

@@ -24,7 +24,7 @@ def run() -> None:
     """Time each stage on a 2,500 x 2,048 film of 16 bits, uncompressed."""
     with tempfile.TemporaryDirectory(prefix="cxr-stages-") as name:
         folder = Path(name)
-        predictor = Predictor.load("lenet5", device="cpu")
+        predictor = Predictor.load("lenet5", device="cpu", precision="auto")
         predictor.warm_up()
         study = analysed_film(folder, predictor)
         path = study.images[0].instance.path

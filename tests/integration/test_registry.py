@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 import torch
 from safetensors.torch import load_file, save
 
+from cxr_models import forward
 from cxr_models.checkpoint import read_card
 from cxr_models.errors import InvalidModel
 from cxr_models.zoo import find_model
@@ -310,3 +312,16 @@ def test_a_card_is_shown_to_people_with_figures_thresholds_and_limits(cxr_worker
         "kermany",
     ):
         assert words in out
+
+
+@pytest.mark.parametrize(("computes", "chosen"), [(True, "bfloat16"), (False, "float32")])
+def test_a_worker_computes_as_its_processor_is_quicker_and_says_so(
+    test_database: TestDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, computes: bool, chosen: str
+) -> None:
+    monkeypatch.setattr(forward, "_computes_bfloat16", lambda _: computes)
+    monkeypatch.setattr(forward, "_is_worth_it", lambda *_: True)
+    holder = ModelHolder(test_database.opened, _settings(tmp_path))
+    with structlog.testing.capture_logs() as logs:
+        assert holder.engine().predictor.precision == chosen
+    holder.close()
+    assert [line["precision"] for line in logs if line["event"] == "model.loaded"] == [chosen]

@@ -340,6 +340,15 @@ def test_auto_takes_bfloat16_only_where_it_is_faster_and_the_same(
     assert predictor.precision == chosen
 
 
+@pytest.mark.parametrize(("asked", "chosen"), [({}, "float32"), ({"precision": "auto"}, "bfloat16")])
+def test_only_who_asks_for_it_gets_what_is_faster(
+    monkeypatch: pytest.MonkeyPatch, asked: dict[str, Precision], chosen: str
+) -> None:
+    monkeypatch.setattr(forward, "_computes_bfloat16", lambda _device: True)
+    monkeypatch.setattr(forward, "_is_worth_it", lambda *_: True)
+    assert Predictor.load("lenet5", device="cpu", **asked).precision == chosen
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize(("precision", "apart"), [("float32", 1e-4), ("bfloat16", 5e-2)])
