@@ -47,7 +47,10 @@ def triage_of(answers: Iterable[Answer]) -> Triage:
 
 
 def result_key(study: AnalysedStudy) -> str:
-    """One name for one result: these bytes of these images of this study, by these weights with these parameters."""
+    """One name for one result: these bytes of these images of this study, what these weights with these parameters say of them.
+
+    They say the same mostly: on another processor, or in another precision, an answer near a threshold may be the other one.
+    """
     parts: list[str] = [study.study_uid, study.triage]
     for image in study.images:
         assert image.answer is not None  # noqa: S101  an analysed study has only images with an answer  # nosec B101
@@ -55,6 +58,7 @@ def result_key(study: AnalysedStudy) -> str:
         parameters = (image.answer.temperature, sorted(image.answer.thresholds.items()))
         parts.append(f"{image.instance.sop_instance_uid} {image.instance.sha256} {model.weights_sha256} {parameters}")
         parts.append(f"{model.name} {model.version}{' undetermined' if image.answer.undetermined else ''}")
+        parts.append(f"{image.answer.label}, of {sorted(label for label, present in image.answer.present.items() if present)}")
         parts.extend((*image.answer.parameters, *filter(None, (image.correction.code,))))
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 

@@ -67,10 +67,15 @@ def test_the_same_result_has_the_same_key() -> None:
         _study(replace(answer_for("Normal"), temperature=2.0)),
         _study(replace(answer_for("Normal"), thresholds={"COVID-19": 0.31, "Pneumonia": 0.3})),
         _study(answer_for("Normal", undetermined=True)),
+        _study(replace(answer_for("Normal"), label="Pneumonia")),
+        _study(replace(answer_for("Normal"), present={"COVID-19": False, "Normal": True, "Pneumonia": True})),
         replace(_study(answer_for("Normal")), study_uid=StudyUID("1.3")),
         replace(_study(), images=(_image(answer_for("Normal"), 2),)),
     ],
-    ids=["another image", "other weights", "temperature", "threshold", "not sure", "another study", "other bytes"],
+    ids=[
+        *("another image", "other weights", "temperature", "threshold", "not sure"),
+        *("another label", "one more is present", "another study", "other bytes"),
+    ],
 )
 def test_whatever_may_change_a_result_changes_its_key(other: AnalysedStudy) -> None:
     assert result_key(other) != result_key(_study(answer_for("Normal")))
