@@ -6,7 +6,7 @@ import resource
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -116,8 +116,10 @@ def _sqlite(path: Path) -> Iterator[TestDatabase]:
     def away() -> Iterator[None]:
         database.engine.dispose()
         elsewhere = path.rename(path.with_suffix(".away"))
-        path.unlink(missing_ok=True)  # whoever connected just now has made an empty one
-        path.mkdir()
+        while not path.is_dir():
+            path.unlink(missing_ok=True)  # whoever connected just now has made an empty one
+            with suppress(FileExistsError):  # as has somebody since
+                path.mkdir()
         database.engine.dispose()  # or who connected just before would not notice
         try:
             yield
