@@ -4,13 +4,15 @@ import logging
 import os
 import resource
 import shutil
+import sqlite3
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import sqlalchemy
 import structlog
 import torch
 
@@ -112,21 +114,19 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _sqlite(path: Path) -> Iterator[TestDatabase]:
     database = open_database(f"sqlite:///{path}")
 
+    def refuse(_dialect: object, _record: object, arguments: list[object], _options: object) -> None:
+        if arguments == [str(path)]:
+            raise sqlite3.OperationalError("unable to open database file")
+
     @contextmanager
     def away() -> Iterator[None]:
+        # Its file stays where it is: SQLite does not bear that it is moved while a thread connects.
+        sqlalchemy.event.listen(sqlalchemy.Engine, "do_connect", refuse)
         database.engine.dispose()
-        elsewhere = path.rename(path.with_suffix(".away"))
-        while not path.is_dir():
-            path.unlink(missing_ok=True)  # whoever connected just now has made an empty one
-            with suppress(FileExistsError):  # as has somebody since
-                path.mkdir()
-        database.engine.dispose()  # or who connected just before would not notice
         try:
             yield
         finally:
-            path.rmdir()
-            elsewhere.rename(path)
-            database.engine.dispose()  # or who connected in between would keep an empty one
+            sqlalchemy.event.remove(sqlalchemy.Engine, "do_connect", refuse)
 
     yield TestDatabase(url=f"sqlite:///{path}", opened=database, away=away, break_connections=database.engine.dispose)
     database.close()
