@@ -113,7 +113,8 @@ class Shadow:
             self.failure = predictor.tell(UNLOADABLE)
             return
         self._predictor, self.failure = predictor, ""
-        log.info("shadow.loaded", model=predictor.card.name, version=predictor.card.version, device=str(predictor.device))
+        card, device, precision = predictor.card, str(predictor.device), predictor.precision
+        log.info("shadow.loaded", model=card.name, version=card.version, device=device, precision=precision)
 
     def _warm_predictor(self, model: ModelFolder, settings: Settings) -> Predictor:
         folder, inference = str(model.path.resolve()), settings.inference

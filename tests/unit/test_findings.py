@@ -13,6 +13,9 @@ from worker.findings import MEANINGS, most_urgent, result_key, study_findings, t
 from worker.values import AnalysedStudy, Answer, ImageOutcome, StudyId, Triage
 
 
+_ALSO_PNEUMONIA = {"COVID-19": False, "Normal": True, "Pneumonia": True}
+
+
 def _image(answer: Answer, number: int = 1) -> ImageOutcome:
     return ImageOutcome(
         instance=stored_instance(number),
@@ -68,7 +71,7 @@ def test_the_same_result_has_the_same_key() -> None:
         _study(replace(answer_for("Normal"), thresholds={"COVID-19": 0.31, "Pneumonia": 0.3})),
         _study(answer_for("Normal", undetermined=True)),
         _study(replace(answer_for("Normal"), label="Pneumonia")),
-        _study(replace(answer_for("Normal"), present={"COVID-19": False, "Normal": True, "Pneumonia": True})),
+        replace(_study(replace(answer_for("Normal"), present=_ALSO_PNEUMONIA)), triage=_study(answer_for("Normal")).triage),
         replace(_study(answer_for("Normal")), study_uid=StudyUID("1.3")),
         replace(_study(), images=(_image(answer_for("Normal"), 2),)),
     ],
