@@ -319,7 +319,7 @@ def test_a_worker_computes_as_its_processor_is_quicker_and_says_so(
     test_database: TestDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, computes: bool, chosen: str
 ) -> None:
     monkeypatch.setattr(forward, "_computes_bfloat16", lambda _: computes)
-    monkeypatch.setattr(forward, "_is_worth_it", lambda *_: True)
+    monkeypatch.setattr(forward, "_is_worth_it", lambda *_, **__: True)
     holder = ModelHolder(test_database.opened, _settings(tmp_path))
     with structlog.testing.capture_logs() as logs:
         assert holder.engine().predictor.precision == chosen

@@ -12,7 +12,6 @@ from tests.fakes import NOON, answer_for, model_identity, stored_instance
 from worker.findings import MEANINGS, most_urgent, result_key, study_findings, triage_of
 from worker.values import AnalysedStudy, Answer, ImageOutcome, StudyId, Triage
 
-
 _ALSO_PNEUMONIA = {"COVID-19": False, "Normal": True, "Pneumonia": True}
 
 

@@ -340,12 +340,21 @@ def test_auto_takes_bfloat16_only_where_it_is_faster_and_the_same(
     assert predictor.precision == chosen
 
 
+@pytest.mark.parametrize(("plain", "chosen"), [(0.1, "bfloat16"), (0.02, "float32")])
+def test_what_little_time_can_be_saved_of_does_not_depend_on_chance(
+    monkeypatch: pytest.MonkeyPatch, plain: float, chosen: str
+) -> None:
+    monkeypatch.setattr(forward, "_computes_bfloat16", lambda _device: True)
+    monkeypatch.setattr(forward, "_seconds", lambda runs, _images: plain / 2 if runs._kind is torch.bfloat16 else plain)  # noqa: SLF001
+    assert Predictor.load("lenet5", device="cpu", precision="auto").precision == chosen
+
+
 @pytest.mark.parametrize(("asked", "chosen"), [({}, "float32"), ({"precision": "auto"}, "bfloat16")])
 def test_only_who_asks_for_it_gets_what_is_faster(
     monkeypatch: pytest.MonkeyPatch, asked: dict[str, Precision], chosen: str
 ) -> None:
     monkeypatch.setattr(forward, "_computes_bfloat16", lambda _device: True)
-    monkeypatch.setattr(forward, "_is_worth_it", lambda *_: True)
+    monkeypatch.setattr(forward, "_is_worth_it", lambda *_, **__: True)
     assert Predictor.load("lenet5", device="cpu", **asked).precision == chosen
 
 
